@@ -1,1 +1,10 @@
+//! What a mirror decides: values in, values out.
+//!
+//! Nothing here is asynchronous, reads a clock, draws a random number, opens a file or a socket, or looks at the
+//! environment: time, randomness, secrets and configuration are arguments. The engine performs what this crate answers.
+#![forbid(unsafe_code)]
 
+pub mod config;
+pub mod failure;
+pub mod pattern;
+pub mod time;
