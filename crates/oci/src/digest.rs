@@ -1,0 +1,229 @@
+//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, the two registered algorithms of the image-spec.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+use sha2::Digest as _;
+
+/// The name of some bytes: an algorithm and what it makes of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Digest {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+/// A registered digest algorithm (image-spec, "Registered identifiers").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+/// Why a text is not a digest. All of them answer `DIGEST_INVALID`; the text itself is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DigestError {
+    #[error("a digest has the form <algorithm>:<hex>; there is no ':'")]
+    NoSeparator,
+    #[error("the digest algorithm is not supported: use sha256 or sha512")]
+    Algorithm,
+    #[error("a {algorithm} digest has {} hex digits, not {found}", algorithm.hex_len())]
+    Length { algorithm: Algorithm, found: usize },
+    #[error("the hex digits of a digest are 0-9 and a-f, in lower case")]
+    Hex,
+}
+
+/// Digests bytes as they come.
+#[derive(Clone)]
+pub enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// The sha256 digest of `bytes`.
+    pub fn sha256(bytes: &[u8]) -> Digest {
+        Digest::of(Algorithm::Sha256, bytes)
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Digest::Sha256(_) => Algorithm::Sha256,
+            Digest::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The digest itself: 32 or 64 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Digest::Sha256(bytes) => bytes,
+            Digest::Sha512(bytes) => bytes,
+        }
+    }
+
+    /// The part after the colon, in lower case.
+    pub fn hex(&self) -> String {
+        let mut hex = String::with_capacity(self.algorithm().hex_len());
+        for byte in self.as_bytes() {
+            hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            hex.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+        hex
+    }
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+impl Algorithm {
+    /// Every algorithm there is.
+    pub const ALL: &'static [Algorithm] = &[Algorithm::Sha256, Algorithm::Sha512];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+
+    /// Bytes in a digest of this algorithm.
+    pub fn digest_len(self) -> usize {
+        match self {
+            Algorithm::Sha256 => 32,
+            Algorithm::Sha512 => 64,
+        }
+    }
+
+    /// Hex digits in a digest of this algorithm.
+    pub fn hex_len(self) -> usize {
+        self.digest_len() * 2
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Algorithm, DigestError> {
+        Algorithm::ALL
+            .iter()
+            .copied()
+            .find(|it| it.as_str() == text)
+            .ok_or(DigestError::Algorithm)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm(), self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    /// Strict: the canonical spelling and no other, so that one object has one name (image-spec, "Digests").
+    fn from_str(text: &str) -> Result<Digest, DigestError> {
+        let (algorithm, hex) = text.split_once(':').ok_or(DigestError::NoSeparator)?;
+        let algorithm: Algorithm = algorithm.parse()?;
+        if hex.len() != algorithm.hex_len() {
+            return Err(DigestError::Length {
+                algorithm,
+                found: hex.chars().count(),
+            });
+        }
+        match algorithm {
+            Algorithm::Sha256 => unhex(hex).map(Digest::Sha256),
+            Algorithm::Sha512 => unhex(hex).map(Digest::Sha512),
+        }
+    }
+}
+
+/// `hex` has exactly `2 * N` bytes.
+fn unhex<const N: usize>(hex: &str) -> Result<[u8; N], DigestError> {
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Ok(bytes)
+}
+
+fn nibble(digit: u8) -> Result<u8, DigestError> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(DigestError::Hex),
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Digest;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a digest")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Digest, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl Hasher {
+    pub fn new(algorithm: Algorithm) -> Hasher {
+        match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
+        }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Sha256(hasher) => hasher.update(bytes),
+            Hasher::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    pub fn finish(self) -> Digest {
+        match self {
+            Hasher::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
+            Hasher::Sha512(hasher) => Digest::Sha512(hasher.finalize().into()),
+        }
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hasher::Sha256(_) => "Hasher(sha256)",
+            Hasher::Sha512(_) => "Hasher(sha512)",
+        })
+    }
+}

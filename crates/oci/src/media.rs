@@ -1,0 +1,175 @@
+//! Media types and what a client accepts of them (RFC 9110 §8.3.1 and §12.5.1).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::de::{self, Deserialize, Deserializer};
+use serde::ser::{Serialize, Serializer};
+
+use crate::field;
+
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+pub const OCTET_STREAM: &str = "application/octet-stream";
+pub const JSON: &str = "application/json";
+
+/// The manifests a mirror passes on, in the order in which it asks for them.
+pub const MANIFESTS: &[&str] = &[OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+
+/// A media type without parameters, in lower case: `type/subtype`, each a token, at most [`MediaType::MAX`] bytes.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MediaType(Arc<str>);
+
+/// Why a text is not a media type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MediaTypeError {
+    #[error("a media type has the form type/subtype, both made of letters, digits and !#$&^_.+-")]
+    Malformed,
+    #[error("a media type has at most {max} characters", max = MediaType::MAX)]
+    TooLong,
+}
+
+/// What a client accepts. Its size is that of the headers it was read from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    /// A media range and whether it is wanted (`q` above 0).
+    ranges: BTreeMap<String, bool>,
+}
+
+impl MediaType {
+    /// Bytes at most: twice the 127 of RFC 6838 §4.2, and the slash.
+    pub const MAX: usize = 255;
+
+    /// Drops parameters and folds case.
+    pub fn parse(text: &str) -> Result<MediaType, MediaTypeError> {
+        let essence = text
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim_matches(field::OWS);
+        if essence.len() > MediaType::MAX {
+            return Err(MediaTypeError::TooLong);
+        }
+        let (kind, subtype) = essence.split_once('/').ok_or(MediaTypeError::Malformed)?;
+        if !field::is_token(kind) || !field::is_token(subtype) {
+            return Err(MediaTypeError::Malformed);
+        }
+        Ok(MediaType(essence.to_ascii_lowercase().into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// An image index or a Docker manifest list.
+    pub fn is_index(&self) -> bool {
+        matches!(self.as_str(), OCI_INDEX | DOCKER_LIST)
+    }
+
+    /// An image manifest, OCI's or Docker's schema 2.
+    pub fn is_image(&self) -> bool {
+        matches!(self.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
+    }
+
+    /// A manifest that we pass on.
+    pub fn is_manifest(&self) -> bool {
+        self.is_index() || self.is_image()
+    }
+
+    /// Docker's schema 1, which nobody should be given any more: its digest does not cover its bytes.
+    pub fn is_schema1(&self) -> bool {
+        matches!(self.as_str(), DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED)
+    }
+}
+
+impl FromStr for MediaType {
+    type Err = MediaTypeError;
+
+    fn from_str(text: &str) -> Result<MediaType, MediaTypeError> {
+        MediaType::parse(text)
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl Serialize for MediaType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for MediaType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MediaType, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = MediaType;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a media type")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<MediaType, E> {
+                MediaType::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+impl Accept {
+    /// Reads all `Accept` lines of a request: clients spread their types over several, in any order. Members that make
+    /// no sense are left out; when nothing remains, everything is accepted.
+    pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Accept {
+        let mut accept = Accept::default();
+        for member in values.into_iter().flat_map(|value| field::split(value, ',')) {
+            // `MediaType` takes `*` for a token, so wildcards pass too.
+            let Ok(range) = MediaType::parse(member) else {
+                continue;
+            };
+            let wanted = accept.ranges.entry(range.as_str().to_owned()).or_default();
+            *wanted |= !is_refused(member);
+        }
+        accept
+    }
+
+    /// Whether the client takes `media_type`: the most specific range that fits it decides (RFC 9110 §12.5.1).
+    pub fn allows(&self, media_type: &MediaType) -> bool {
+        if self.ranges.is_empty() {
+            return true;
+        }
+        let kind = media_type.as_str().split('/').next().unwrap_or_default();
+        [media_type.as_str(), &format!("{kind}/*"), "*/*"]
+            .iter()
+            .find_map(|range| self.ranges.get(*range).copied())
+            .unwrap_or(false)
+    }
+}
+
+/// Whether the member has a weight of nought: `q=0`, `q=0.0`, …
+fn is_refused(member: &str) -> bool {
+    field::split(member, ';')
+        .skip(1)
+        .filter_map(|parameter| parameter.split_once('='))
+        .any(|(name, value)| {
+            let value = value.trim_matches(field::OWS);
+            name.trim_matches(field::OWS).eq_ignore_ascii_case("q")
+                && value.starts_with('0')
+                && value.bytes().all(|byte| byte == b'0' || byte == b'.')
+        })
+}
