@@ -6,5 +6,7 @@
 
 pub mod config;
 pub mod failure;
+pub mod net;
 pub mod pattern;
 pub mod time;
+pub mod upstream;
