@@ -12,12 +12,11 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 /// Optional whitespace.
 pub(crate) const OWS: [char; 2] = [' ', '\t'];
 
-/// Splits at each `separator` outside of quoted strings, and trims the pieces. Empty pieces are left out, as lists may
-/// have them (RFC 9110 §5.6.1.2).
-pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+/// What stands before the first `separator` outside of quoted strings, and what stands after it.
+pub(crate) fn cut(text: &str, separator: char) -> (&str, Option<&str>) {
     let mut quoted = false;
     let mut escaped = false;
-    text.split(move |character| {
+    let at = text.find(|character| {
         if escaped {
             escaped = false;
             return false;
@@ -28,24 +27,38 @@ pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
             _ => return character == separator && !quoted,
         }
         false
+    });
+    match at {
+        Some(at) => (&text[..at], Some(&text[at + separator.len_utf8()..])),
+        None => (text, None),
+    }
+}
+
+/// Splits at each `separator` outside of quoted strings, and trims the pieces. Empty pieces are left out, as lists may
+/// have them (RFC 9110 §5.6.1.2).
+pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let (piece, after) = cut(rest?, separator);
+        rest = after;
+        Some(piece.trim_matches(OWS))
     })
-    .map(|piece| piece.trim_matches(OWS))
     .filter(|piece| !piece.is_empty())
 }
 
-/// A parameter's value: a quoted string is unwrapped, anything else stays as it is.
-pub(crate) fn unquote(value: &str) -> String {
+/// A parameter's value: a quoted string without its quotes, or the text as it is. `None` if the quotes do not enclose
+/// exactly all of it.
+pub(crate) fn unquote(value: &str) -> Option<String> {
     let Some(inner) = value.strip_prefix('"') else {
-        return value.to_owned();
+        return (!value.contains('"')).then(|| value.to_owned());
     };
     let mut text = String::with_capacity(inner.len());
     let mut characters = inner.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => break,
-            '\\' => text.extend(characters.next()),
-            _ => text.push(character),
+    loop {
+        match characters.next()? {
+            '"' => return characters.next().is_none().then_some(text),
+            '\\' => text.push(characters.next()?),
+            character => text.push(character),
         }
     }
-    text
 }

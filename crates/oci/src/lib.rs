@@ -18,7 +18,7 @@ pub mod referrers;
 pub mod tags;
 
 pub use digest::{Algorithm, Digest, Hasher};
-//pub use error::ErrorCode;
-//pub use manifest::{Descriptor, Manifest};
+pub use error::ErrorCode;
+pub use manifest::{Descriptor, Manifest};
 pub use media::MediaType;
 pub use name::{Reference, Repository, Tag};
