@@ -3,5 +3,6 @@
 
 pub mod http;
 pub mod mirror;
+pub mod real;
 pub mod script;
 pub mod wan;

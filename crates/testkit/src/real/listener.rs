@@ -43,8 +43,12 @@ impl Listener {
             .enable_all()
             .build()
             .expect("a runtime can be built");
-        let mut listener =
-            Listener { address: SocketAddr::new(ip, 0), handler, runtime: Some(runtime), accepting: None };
+        let mut listener = Listener {
+            address: SocketAddr::new(ip, 0),
+            handler,
+            runtime: Some(runtime),
+            accepting: None,
+        };
         listener.restart();
         listener
     }
@@ -57,7 +61,10 @@ impl Listener {
     pub(crate) fn stop(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
-            assert!(until(Duration::from_secs(5), || accepting.is_finished()), "the listener did not stop");
+            assert!(
+                until(Duration::from_secs(5), || accepting.is_finished()),
+                "the listener did not stop"
+            );
         }
     }
 
@@ -67,7 +74,9 @@ impl Listener {
         let runtime = self.runtime.as_ref().expect("the runtime lives until drop");
         let socket = std::net::TcpListener::bind(self.address)
             .unwrap_or_else(|e| panic!("cannot listen on {}: {e}", self.address));
-        socket.set_nonblocking(true).expect("a socket can be made non-blocking");
+        socket
+            .set_nonblocking(true)
+            .expect("a socket can be made non-blocking");
         self.address = socket.local_addr().expect("a bound socket has an address");
         let handler = self.handler.clone();
         self.accepting = Some(runtime.spawn(async move {
@@ -87,7 +96,9 @@ impl Drop for Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Listener")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -95,7 +106,9 @@ async fn accept(socket: TcpListener, handler: Handler) {
     // Dropping the set with this task is what cuts the connections.
     let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = socket.accept().await else { continue };
+        let Ok((stream, _)) = socket.accept().await else {
+            continue;
+        };
         let _ = stream.set_nodelay(true);
         let handler = handler.clone();
         connections.spawn(async move {
@@ -103,7 +116,10 @@ async fn accept(socket: TcpListener, handler: Handler) {
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
         while connections.try_join_next().is_some() {}
     }
@@ -116,5 +132,7 @@ pub(crate) fn answer(status: StatusCode, headers: &[(&str, &str)], body: impl In
         response = response.header(*name, *value);
     }
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
-    response.body(body).expect("the headers of a test server are valid")
+    response
+        .body(body)
+        .expect("the headers of a test server are valid")
 }

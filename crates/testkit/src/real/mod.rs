@@ -19,8 +19,6 @@ mod registry;
 mod skopeo;
 mod token;
 
-pub mod conformance;
-
 pub use containerd::Containerd;
 pub use docker::{Built, Dockerd, Pulled};
 pub use gateway::Seen;

@@ -28,11 +28,17 @@ pub struct Credentials {
 
 impl Credentials {
     /// Whom every registry with tokens knows.
-    pub const TEST: Credentials = Credentials { username: "tester", password: "open sesame" };
+    pub const TEST: Credentials = Credentials {
+        username: "tester",
+        password: "open sesame",
+    };
 
     /// As the value of an `Authorization` header.
     pub fn basic(&self) -> String {
-        format!("Basic {}", STANDARD.encode(format!("{}:{}", self.username, self.password)))
+        format!(
+            "Basic {}",
+            STANDARD.encode(format!("{}:{}", self.username, self.password))
+        )
     }
 
     pub(crate) fn are(&self, username: &str, password: &str) -> bool {
@@ -81,24 +87,48 @@ impl Registry {
         let dir = temp_dir();
         let (backend, process) = started(|port| {
             let address = format!("127.0.0.1:{port}");
-            Process::start(&program, &["registry", "serve", "--address", &address], dir.path().join("log"))
+            Process::start(
+                &program,
+                &["registry", "serve", "--address", &address],
+                dir.path().join("log"),
+            )
         });
         Some(Registry::before(backend, process, dir, None, false))
     }
 
-    fn before(backend: SocketAddr, process: Process, dir: TempDir, tokens: Option<TokenServer>, away: bool) -> Registry {
+    fn before(
+        backend: SocketAddr,
+        process: Process,
+        dir: TempDir,
+        tokens: Option<TokenServer>,
+        away: bool,
+    ) -> Registry {
         let log = Log::default();
         let key = format!("{backend} signs");
         let blob_host = tokens.as_ref().filter(|_| away).map(|tokens| {
-            let role = Role::BlobHost { key: key.clone(), pass: tokens.pass() };
+            let role = Role::BlobHost {
+                key: key.clone(),
+                pass: tokens.pass(),
+            };
             gateway(BLOB_HOST, backend, role, log.clone())
         });
         let role = match &blob_host {
-            Some(host) => Role::Redirecting { blob_host: host.address(), key },
+            Some(host) => Role::Redirecting {
+                blob_host: host.address(),
+                key,
+            },
             None => Role::Registry,
         };
         let front = gateway(IpAddr::V4(Ipv4Addr::LOCALHOST), backend, role, log.clone());
-        Registry { front, blob_host, tokens, log, backend, process, _dir: dir }
+        Registry {
+            front,
+            blob_host,
+            tokens,
+            log,
+            backend,
+            process,
+            _dir: dir,
+        }
     }
 
     /// `127.0.0.1:<port>`, where it is reached and counted.
@@ -130,17 +160,28 @@ impl Registry {
 
     /// Requests of this method whose path ends in `end`.
     pub fn count(&self, method: &str, end: &str) -> usize {
-        self.seen().iter().filter(|s| s.method == method && s.path.ends_with(end)).count()
+        self.seen()
+            .iter()
+            .filter(|s| s.method == method && s.path.ends_with(end))
+            .count()
     }
 
     /// Bytes of the blob sent, wherever from.
     pub fn bytes_of(&self, digest: &str) -> u64 {
-        self.seen().iter().filter(|s| s.blob() == Some(digest) && s.status < 300).map(Seen::bytes).sum()
+        self.seen()
+            .iter()
+            .filter(|s| s.blob() == Some(digest) && s.status < 300)
+            .map(Seen::bytes)
+            .sum()
     }
 
     /// Bytes of all blobs sent.
     pub fn blob_bytes(&self) -> u64 {
-        self.seen().iter().filter(|s| s.blob().is_some() && s.status < 300).map(Seen::bytes).sum()
+        self.seen()
+            .iter()
+            .filter(|s| s.blob().is_some() && s.status < 300)
+            .map(Seen::bytes)
+            .sum()
     }
 
     pub fn forget(&self) {
@@ -176,8 +217,13 @@ fn distribution(tokens: Option<&TokenServer>) -> (SocketAddr, Process, TempDir) 
     let dir = temp_dir();
     let file = dir.path().join("config.yml");
     let (backend, process) = started(|port| {
-        std::fs::write(&file, configuration(port, dir.path(), tokens)).expect("the temporary directory is writable");
-        Process::start(&program, &["serve", &file.display().to_string()], dir.path().join("log"))
+        std::fs::write(&file, configuration(port, dir.path(), tokens))
+            .expect("the temporary directory is writable");
+        Process::start(
+            &program,
+            &["serve", &file.display().to_string()],
+            dir.path().join("log"),
+        )
     });
     (backend, process, dir)
 }
