@@ -4,9 +4,18 @@
 //! environment: time, randomness, secrets and configuration are arguments. The engine performs what this crate answers.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod admit;
+pub mod answer;
 pub mod config;
+pub mod event;
+pub mod evict;
 pub mod failure;
+pub mod freshness;
+pub mod limit;
 pub mod net;
 pub mod pattern;
+pub mod registries;
+pub mod resolve;
 pub mod time;
 pub mod upstream;

@@ -1,0 +1,162 @@
+//! Whose request it is: by `Authorization`, else by network, else nobody's.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::bearer::{self, SigningKey};
+use crate::config::Config;
+use crate::failure::{Failure, Reason};
+use crate::time::Wall;
+
+/// Bytes of an `Authorization` header at most.
+const MAX_AUTHORIZATION: usize = 8 * 1024;
+
+/// The one text for every credential that is wrong, whatever is wrong with it (T-HC4, T-CR10).
+const WRONG: &str = "the credentials are not valid here";
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    pub identity: Identity,
+    /// The client's own address, behind trusted proxies.
+    pub address: IpAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    Anonymous,
+    /// By token (its configured name) or by network (`network`).
+    Known {
+        name: Arc<str>,
+    },
+}
+
+/// A client, and whether it showed a valid credential: a bearer token for anyone is one, though it names nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorized {
+    pub client: Client,
+    pub presented: bool,
+}
+
+impl Client {
+    pub fn is_known(&self) -> bool {
+        matches!(self.identity, Identity::Known { .. })
+    }
+
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match &self.identity {
+            Identity::Known { name } => Some(name),
+            Identity::Anonymous => None,
+        }
+    }
+}
+
+/// Identifies the client at `address`. A credential that is presented but wrong is refused on every route, even from a
+/// known network.
+///
+/// Errors: `Unauthorized`, with the same text for every cause.
+pub fn identify(
+    config: &Config,
+    headers: &HeaderMap,
+    address: IpAddr,
+    key: &SigningKey,
+    now: Wall,
+) -> Result<Authorized, Failure> {
+    let presented = credential(config, headers, key, now)?;
+    let by_network = || {
+        let known = config
+            .access
+            .networks
+            .iter()
+            .any(|network| network.contains(&address));
+        known.then(|| Identity::Known {
+            name: "network".into(),
+        })
+    };
+    let identity = match &presented {
+        Some(Identity::Known { name }) => Identity::Known {
+            name: Arc::clone(name),
+        },
+        Some(Identity::Anonymous) | None => by_network().unwrap_or(Identity::Anonymous),
+    };
+    Ok(Authorized {
+        client: Client { identity, address },
+        presented: presented.is_some(),
+    })
+}
+
+fn credential(
+    config: &Config,
+    headers: &HeaderMap,
+    key: &SigningKey,
+    now: Wall,
+) -> Result<Option<Identity>, Failure> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() || value.len() > MAX_AUTHORIZATION {
+        return Err(wrong());
+    }
+    let (scheme, rest) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().split_once(' '))
+        .ok_or_else(wrong)?;
+    let rest = rest.trim();
+    let identity = if scheme.eq_ignore_ascii_case("basic") {
+        basic(config, rest)
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        bearer(config, rest, key, now)
+    } else {
+        None
+    };
+    identity.map(Some).ok_or_else(wrong)
+}
+
+/// The user name is free: `docker login` wants one, and the token alone decides.
+fn basic(config: &Config, encoded: &str) -> Option<Identity> {
+    let decoded = STANDARD.decode(encoded).ok()?;
+    let text = std::str::from_utf8(&decoded).ok()?;
+    if text.contains('\0') {
+        return None;
+    }
+    let (_, password) = text.split_once(':')?;
+    by_password(config, password)
+}
+
+/// The client whose token `password` is. Every configured token is compared, each in constant time.
+pub(super) fn by_password(config: &Config, password: &str) -> Option<Identity> {
+    if password.is_empty() {
+        return None;
+    }
+    let presented: [u8; 32] = Sha256::digest(password.as_bytes()).into();
+    let mut found = None;
+    for token in &config.access.tokens {
+        if bool::from(token.sha256.ct_eq(&presented)) {
+            found = Some(token.name.as_str());
+        }
+    }
+    found.map(|name| Identity::Known { name: name.into() })
+}
+
+/// A subject whose token was taken out of the configuration is nobody's any more.
+fn bearer(config: &Config, token: &str, key: &SigningKey, now: Wall) -> Option<Identity> {
+    let subject = bearer::verify(key, config.endpoint.as_str(), token, now)?;
+    if subject.is_empty() {
+        return Some(Identity::Anonymous);
+    }
+    let stands = config.access.tokens.iter().any(|token| token.name == subject);
+    stands.then(|| Identity::Known { name: subject.into() })
+}
+
+pub(super) fn wrong() -> Failure {
+    Failure::new(Reason::Unauthorized, WRONG)
+}

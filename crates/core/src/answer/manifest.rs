@@ -1,0 +1,87 @@
+//! Manifests.
+
+use std::time::Duration;
+
+use entrepot_oci::digest::Digest;
+use entrepot_oci::media::{Accept, MediaType};
+use entrepot_oci::name::Reference;
+use http::StatusCode;
+use http::header::{self, HeaderName};
+
+use super::condition::{EntityTags, etag};
+use super::{Answer, Served};
+use crate::failure::{Failure, Reason};
+
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// What a manifest's head says.
+#[derive(Clone, Copy, Debug)]
+pub struct ManifestFacts<'a> {
+    pub digest: Digest,
+    pub size: u64,
+    /// The canonical one, which belongs to the digest for ever.
+    pub media_type: &'a MediaType,
+}
+
+/// How long others may believe an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Believed {
+    /// Asked for by digest.
+    Forever,
+    /// Asked for by tag: what remains of its TTL, zero when stale.
+    For(Duration),
+}
+
+impl Believed {
+    pub(super) fn cache_control(self) -> String {
+        match self {
+            Believed::Forever => "public, max-age=31536000, immutable, no-transform".to_owned(),
+            Believed::For(left) => format!("public, max-age={}, no-transform", left.as_secs()),
+        }
+    }
+}
+
+/// The head of a manifest: 200 with an empty body, to which the engine adds the bytes unless the request was HEAD; or a
+/// 304, which has no body.
+pub fn manifest(
+    facts: &ManifestFacts<'_>,
+    believed: Believed,
+    served: &Served<'_>,
+    if_none_match: Option<&EntityTags>,
+) -> Answer {
+    let unchanged = if_none_match.is_some_and(|tags| tags.matches(&facts.digest));
+    let mut answer = Answer::new(if unchanged {
+        StatusCode::NOT_MODIFIED
+    } else {
+        StatusCode::OK
+    });
+    answer.set(DOCKER_CONTENT_DIGEST, facts.digest.to_string());
+    answer.set(header::ETAG, etag(&facts.digest));
+    if !unchanged {
+        answer.set(header::CONTENT_TYPE, facts.media_type.as_str());
+        answer.set(header::CONTENT_LENGTH, facts.size.to_string());
+    }
+    served.cache_control(&mut answer, &believed.cache_control());
+    served.write(&mut answer);
+    answer
+}
+
+/// Whether the client takes this type (T-CP3). Asked for by digest it is served as it is: the digest leaves no choice.
+/// By tag, a client that does not take an index is not handed one, nor a platform of our choosing out of it.
+///
+/// Errors: `ManifestUnknown`, which says what there is.
+pub fn negotiate(accept: &Accept, reference: &Reference, media_type: &MediaType) -> Result<(), Failure> {
+    if matches!(reference, Reference::Digest(_)) || accept.allows(media_type) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Reason::ManifestUnknown,
+        format!(
+            "the tag names a {media_type}, which the Accept header does not allow: add it, or ask for a digest"
+        ),
+    ))
+}
+
+pub(super) fn set_digest(answer: &mut Answer, digest: &Digest) {
+    answer.set(DOCKER_CONTENT_DIGEST, digest.to_string());
+}

@@ -1,0 +1,289 @@
+//! What happened, for logs and metrics: closed types with stable labels. Core never counts; a host does.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::Verdict;
+use crate::failure::Reason;
+
+/// Client-made text in a log line is cut to this many characters.
+pub const MAX_TEXT: usize = 512;
+
+/// One request, finished or broken off. Free text in it comes from clients: it is a log field, never a metric label.
+#[derive(Clone, Debug)]
+pub struct RequestLog {
+    /// The known client's name.
+    pub client: Option<Arc<str>>,
+    pub address: IpAddr,
+    pub method: Method,
+    pub route: Route,
+    /// Path and query, as the client spelt them.
+    pub target: Text,
+    pub user_agent: Option<Text>,
+    pub source: Option<Arc<str>>,
+    pub status: u16,
+    /// How the cache answered; absent where none was asked.
+    pub verdict: Option<Verdict>,
+    pub reason: Option<Reason>,
+    /// The failure's internal half, which only this line shows.
+    pub internal: Option<Text>,
+    /// Body bytes sent to the client.
+    pub bytes: u64,
+    /// Body bytes fetched from upstream for this request.
+    pub upstream_bytes: u64,
+    /// Until the first byte of the answer's body, or its end if it has none.
+    pub first_byte: Duration,
+    pub total: Duration,
+    /// The client left, or the body broke, before its end.
+    pub aborted: bool,
+}
+
+/// Everything a host may log or count.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Request(Box<RequestLog>),
+    /// One request went upstream. `status` is absent when none came back.
+    Upstream {
+        source: Arc<str>,
+        route: Route,
+        status: Option<u16>,
+        reason: Option<Reason>,
+    },
+    FillStarted {
+        source: Arc<str>,
+    },
+    FillEnded {
+        source: Arc<str>,
+        bytes: u64,
+        reason: Option<Reason>,
+    },
+    /// Upstream's bytes did not hash to what was asked for.
+    DigestMismatch {
+        source: Arc<str>,
+    },
+    /// A body broke and was resumed at `offset`.
+    Resumed {
+        source: Arc<str>,
+        offset: u64,
+    },
+    Evicted {
+        objects: u64,
+        bytes: u64,
+    },
+    /// A stored object was found damaged and set aside.
+    Quarantined,
+    StoreFailed {
+        reason: StoreTrouble,
+    },
+    Limited {
+        bucket: crate::limit::Bucket,
+    },
+    BreakerOpened {
+        source: Arc<str>,
+    },
+    BreakerClosed {
+        source: Arc<str>,
+    },
+    /// Docker Hub's remaining pulls, as it last said.
+    Budget {
+        source: Arc<str>,
+        remaining: u64,
+    },
+    Reloaded {
+        accepted: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StoreTrouble {
+    Full,
+    ReadOnly,
+    Io,
+    Exhausted,
+}
+
+/// The route as a label: the same few words however many repositories there are (T-OL6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Route {
+    Ping,
+    Token,
+    Manifest,
+    Blob,
+    Tags,
+    Referrers,
+    Catalog,
+    Upload,
+    Other,
+}
+
+/// The method as a label; a client may invent methods, but no labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Method {
+    Get,
+    Head,
+    Options,
+    Post,
+    Other,
+}
+
+/// Foreign text made fit for one log record: control, line-breaking, bidirectional and other invisible characters become
+/// `\u{…}` escapes, and it is cut to [`MAX_TEXT`] characters. It still needs the log format's own quoting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(String);
+
+impl Text {
+    pub fn new(foreign: &str) -> Text {
+        let mut text = String::with_capacity(foreign.len().min(MAX_TEXT));
+        for (index, character) in foreign.chars().enumerate() {
+            if index == MAX_TEXT {
+                text.push('…');
+                break;
+            }
+            if is_plain(character) {
+                text.push(character);
+            } else {
+                text.extend(character.escape_unicode());
+            }
+        }
+        Text(text)
+    }
+
+    /// Header values may hold any byte; those that are no UTF-8 show as replacement characters.
+    pub fn from_bytes(foreign: &[u8]) -> Text {
+        let cut = foreign.get(..MAX_TEXT * 4 + 4).unwrap_or(foreign);
+        Text::new(&String::from_utf8_lossy(cut))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn is_plain(character: char) -> bool {
+    if character.is_ascii() {
+        return !character.is_ascii_control() && character != '\\';
+    }
+    // C1 controls, then the invisible and direction-changing ones a terminal or a log viewer acts on.
+    !matches!(character,
+        '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+impl Event {
+    /// The stable name in logs and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Event::Request(_) => "request",
+            Event::Upstream { .. } => "upstream",
+            Event::FillStarted { .. } => "fill_started",
+            Event::FillEnded { .. } => "fill_ended",
+            Event::DigestMismatch { .. } => "digest_mismatch",
+            Event::Resumed { .. } => "resumed",
+            Event::Evicted { .. } => "evicted",
+            Event::Quarantined => "quarantined",
+            Event::StoreFailed { .. } => "store_failed",
+            Event::Limited { .. } => "limited",
+            Event::BreakerOpened { .. } => "breaker_opened",
+            Event::BreakerClosed { .. } => "breaker_closed",
+            Event::Budget { .. } => "budget",
+            Event::Reloaded { .. } => "reloaded",
+        }
+    }
+}
+
+impl RequestLog {
+    /// The metric labels of a request: each from a closed set, or a source's configured name.
+    pub fn labels(&self) -> [(&'static str, &str); 6] {
+        [
+            ("method", self.method.label()),
+            ("route", self.route.label()),
+            ("source", self.source.as_deref().unwrap_or("none")),
+            ("status", status_class(self.status)),
+            ("verdict", self.verdict.map_or("none", Verdict::label)),
+            ("reason", self.reason.map_or("none", Reason::label)),
+        ]
+    }
+}
+
+fn status_class(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+impl Route {
+    pub const ALL: &'static [Route] = &[
+        Route::Ping,
+        Route::Token,
+        Route::Manifest,
+        Route::Blob,
+        Route::Tags,
+        Route::Referrers,
+        Route::Catalog,
+        Route::Upload,
+        Route::Other,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Route::Ping => "ping",
+            Route::Token => "token",
+            Route::Manifest => "manifest",
+            Route::Blob => "blob",
+            Route::Tags => "tags",
+            Route::Referrers => "referrers",
+            Route::Catalog => "catalog",
+            Route::Upload => "upload",
+            Route::Other => "other",
+        }
+    }
+}
+
+impl Method {
+    pub fn of(method: &http::Method) -> Method {
+        match *method {
+            http::Method::GET => Method::Get,
+            http::Method::HEAD => Method::Head,
+            http::Method::OPTIONS => Method::Options,
+            http::Method::POST => Method::Post,
+            _ => Method::Other,
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Options => "OPTIONS",
+            Method::Post => "POST",
+            Method::Other => "other",
+        }
+    }
+}
+
+impl StoreTrouble {
+    pub fn label(self) -> &'static str {
+        match self {
+            StoreTrouble::Full => "full",
+            StoreTrouble::ReadOnly => "read_only",
+            StoreTrouble::Io => "io",
+            StoreTrouble::Exhausted => "exhausted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
