@@ -1,0 +1,142 @@
+//! `cargo xtask test`: everything that must hold, in the order in which a failure is cheapest to learn of.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::layers::{self, PURE};
+use crate::machine::{self, WASM};
+use crate::report::{Done, Report};
+use crate::run::{cargo, run, run_noting_skips, succeeds};
+use crate::sources;
+
+/// Of the binary that the integration tests run.
+const BINARY_FEATURES: &[&str] = &["failpoints"];
+
+/// Test files of the testkit whose names begin so need real registries and clients.
+const REAL: &[&str] = &["clients", "real", "conformance"];
+
+pub(crate) fn run_all(quick: bool) -> Result<()> {
+    let mut report = Report::default();
+    if !quick {
+        report.step("packages of real clients", machine::packages);
+    }
+    report.step("wasm target", machine::wasm_target);
+    report.step("format", || passes(cargo(["fmt", "--all", "--check"])));
+    report.step("layers", || layers::check().map(|()| Done::Passed));
+    report.step("sources", || sources::check().map(|()| Done::Passed));
+    report.step("clippy", || {
+        passes(cargo([
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    });
+    report.step("wasm build", || {
+        let packages = PURE.iter().flat_map(|name| ["-p", *name]);
+        passes(cargo(
+            ["check", "--locked", "--target", WASM]
+                .into_iter()
+                .chain(packages),
+        ))
+    });
+    report.step("licences and advisories", deny);
+    report.step("unit and property tests", || {
+        tests(cargo([
+            "test",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "entrepot-testkit",
+            "--no-fail-fast",
+        ]))
+    });
+    report.step("tests of the testkit", || {
+        tests(cargo(["test", "--locked", "-p", "entrepot-testkit", "--lib"]))
+    });
+    integration(&mut report, quick)?;
+    report.finish()
+}
+
+/// The tests that run the binary, one file at a time: they measure memory and time, and there may be few processors.
+fn integration(report: &mut Report, quick: bool) -> Result<()> {
+    let mut binary = None;
+    let built = report.step("binary", || {
+        binary = Some(build_binary()?);
+        Ok(Done::Passed)
+    });
+    for name in integration_tests()? {
+        if quick && REAL.iter().any(|start| name.starts_with(start)) {
+            continue;
+        }
+        report.step(&format!("test {name}"), || {
+            let Some(binary) = binary.as_ref().filter(|_| built) else {
+                bail!("not run: there is no binary")
+            };
+            let arguments = ["test", "--locked", "-p", "entrepot-testkit", "--test", &name];
+            let mut command = cargo(
+                arguments
+                    .into_iter()
+                    .chain(["--", "--test-threads=2", "--show-output"]),
+            );
+            command.env("ENTREPOT_BIN", binary);
+            tests(command)
+        });
+    }
+    Ok(())
+}
+
+fn build_binary() -> Result<PathBuf> {
+    let features = BINARY_FEATURES.join(",");
+    run(cargo([
+        "build",
+        "--locked",
+        "--release",
+        "-p",
+        "entrepot",
+        "--features",
+        &features,
+    ]))?;
+    Ok(Path::new(&layers::target_directory()?).join("release/entrepot"))
+}
+
+fn integration_tests() -> Result<Vec<String>> {
+    let directory = Path::new("crates/testkit/tests");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(|| directory.display().to_string())? {
+        let path = entry?.path();
+        if let (Some(stem), Some("rs")) = (path.file_stem(), path.extension().and_then(|end| end.to_str())) {
+            names.push(stem.to_string_lossy().into_owned());
+        }
+    }
+    // Those with real clients are the slowest: they come last.
+    names.sort_by_key(|name| (REAL.iter().any(|start| name.starts_with(start)), name.clone()));
+    Ok(names)
+}
+
+fn deny() -> Result<Done> {
+    if !succeeds(cargo(["deny", "--version"])) {
+        return Ok(Done::Optional("cargo-deny is not installed".into()));
+    }
+    passes(cargo(["deny", "--locked", "check"]))
+}
+
+fn passes(command: Command) -> Result<Done> {
+    run(command).map(|()| Done::Passed)
+}
+
+fn tests(command: Command) -> Result<Done> {
+    let (outcome, skips) = run_noting_skips(command);
+    outcome.map(|()| {
+        if skips.is_empty() {
+            Done::Passed
+        } else {
+            Done::PassedBut(skips)
+        }
+    })
+}
