@@ -227,3 +227,91 @@ impl fmt::Debug for Hasher {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY_256: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const EMPTY_512: &str = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+                             47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+
+    #[test]
+    fn t_bi3_both_algorithms_work_end_to_end() {
+        for (algorithm, text) in [(Algorithm::Sha256, EMPTY_256), (Algorithm::Sha512, EMPTY_512)] {
+            let digest: Digest = text.parse().unwrap();
+            assert_eq!(digest, Digest::of(algorithm, b""));
+            assert_eq!(digest.to_string(), text);
+            assert_eq!(digest.algorithm(), algorithm);
+            assert_eq!(digest.as_bytes().len(), algorithm.digest_len());
+            assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{text}\""));
+            assert_eq!(
+                serde_json::from_str::<Digest>(&format!("\"{text}\"")).unwrap(),
+                digest
+            );
+        }
+    }
+
+    #[test]
+    fn t_bi3_everything_else_is_refused() {
+        let digits = "0123456789abcdef".repeat(4);
+        let wrong_length = |found| DigestError::Length {
+            algorithm: Algorithm::Sha256,
+            found,
+        };
+        let rows = [
+            (String::new(), DigestError::NoSeparator),
+            (digits.clone(), DigestError::NoSeparator),
+            (format!("sha256-{digits}"), DigestError::NoSeparator),
+            (format!("sha256%3A{digits}"), DigestError::NoSeparator),
+            (format!(":{digits}"), DigestError::Algorithm),
+            (format!("SHA256:{digits}"), DigestError::Algorithm),
+            (format!("sha1:{}", &digits[..40]), DigestError::Algorithm),
+            (format!("sha384:{}", digits.repeat(2)), DigestError::Algorithm),
+            (format!("md5:{digits}"), DigestError::Algorithm),
+            (format!(" sha256:{digits}"), DigestError::Algorithm),
+            ("sha256:".into(), wrong_length(0)),
+            (format!("sha256:{}", &digits[1..]), wrong_length(63)),
+            (format!("sha256:{digits}0"), wrong_length(65)),
+            (format!("sha256:{digits}\n"), wrong_length(65)),
+            (format!("sha256:{}", "a".repeat(10_240)), wrong_length(10_240)),
+            (
+                format!("sha512:{digits}"),
+                DigestError::Length {
+                    algorithm: Algorithm::Sha512,
+                    found: 64,
+                },
+            ),
+            (format!("sha256:{}", digits.to_uppercase()), DigestError::Hex),
+            (format!("sha256:{}A", &digits[1..]), DigestError::Hex),
+            (format!("sha256::{}", &digits[1..]), DigestError::Hex),
+            (format!("sha256:../{}", &digits[3..]), DigestError::Hex),
+            // Digits of other scripts: 32 characters of two bytes, 16 of four.
+            (format!("sha256:{}", "\u{661}".repeat(32)), DigestError::Hex),
+            (format!("sha256:{}", "\u{1D7D8}".repeat(16)), DigestError::Hex),
+            (format!("sha256:{}", "\u{FF11}".repeat(64)), wrong_length(64)),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(text.parse::<Digest>(), Err(expected), "{text:?}");
+            assert!(expected.to_string().len() < 200, "{expected}");
+            let json = serde_json::to_string(&text).unwrap();
+            assert!(serde_json::from_str::<Digest>(&json).is_err(), "{text:?}");
+        }
+        assert!(serde_json::from_str::<Digest>("17").is_err());
+    }
+
+    #[test]
+    fn hashing_in_pieces_is_hashing_at_once() {
+        for &algorithm in Algorithm::ALL {
+            let mut hasher = Hasher::new(algorithm);
+            for piece in [b"entre".as_slice(), b"", b"p\xC3\xB4t"] {
+                hasher.update(piece);
+            }
+            assert_eq!(
+                hasher.clone().finish(),
+                Digest::of(algorithm, "entrepôt".as_bytes())
+            );
+            assert_eq!(format!("{hasher:?}"), format!("Hasher({algorithm})"));
+        }
+    }
+}

@@ -173,3 +173,128 @@ fn is_refused(member: &str) -> bool {
                 && value.bytes().all(|byte| byte == b'0' || byte == b'.')
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn media(text: &str) -> MediaType {
+        MediaType::parse(text).unwrap()
+    }
+
+    #[test]
+    fn parameters_and_case_are_dropped() {
+        for text in [
+            OCI_INDEX.to_owned(),
+            OCI_INDEX.to_uppercase(),
+            format!(" {OCI_INDEX} ; charset=utf-8"),
+            format!("{OCI_INDEX};"),
+        ] {
+            assert_eq!(media(&text).as_str(), OCI_INDEX, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_types_are_refused() {
+        for text in [
+            "", "/", "a", "a/", "/b", "a/b/c", "a b/c", "a/b c", "a/b,c/d", "a/\u{e9}", "a/b\n", ";a/b",
+            "a/\"b\"",
+        ] {
+            assert_eq!(MediaType::parse(text), Err(MediaTypeError::Malformed), "{text:?}");
+        }
+        assert!(MediaType::parse(&format!("a/{}", "b".repeat(253))).is_ok());
+        assert_eq!(
+            MediaType::parse(&format!("a/{}", "b".repeat(254))),
+            Err(MediaTypeError::TooLong)
+        );
+        assert_eq!(
+            MediaType::parse(&"a".repeat(1 << 20)),
+            Err(MediaTypeError::TooLong)
+        );
+    }
+
+    #[test]
+    fn the_manifest_types_are_told_apart() {
+        for text in MANIFESTS {
+            assert!(media(text).is_manifest(), "{text}");
+            assert_ne!(media(text).is_index(), media(text).is_image(), "{text}");
+        }
+        for text in [DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED] {
+            assert!(media(text).is_schema1() && !media(text).is_manifest(), "{text}");
+        }
+        for text in [OCI_CONFIG, OCI_EMPTY, JSON, OCTET_STREAM, "text/plain"] {
+            assert!(!media(text).is_manifest() && !media(text).is_schema1(), "{text}");
+        }
+    }
+
+    #[test]
+    fn media_types_are_texts_in_json() {
+        assert_eq!(serde_json::to_string(&media("a/b")).unwrap(), "\"a/b\"");
+        assert_eq!(
+            serde_json::from_str::<MediaType>("\"A/b; c=d\"").unwrap(),
+            media("a/b")
+        );
+        assert!(serde_json::from_str::<MediaType>("\"x\"").is_err());
+    }
+
+    #[test]
+    fn t_cp3_accept_decides_by_the_most_specific_range() {
+        let both = format!("{OCI_INDEX}, {OCI_MANIFEST}");
+        let rows: &[(&[&str], bool, bool)] = &[
+            // Header lines; is an index accepted, is an image?
+            (&[], true, true),
+            (&[""], true, true),
+            (&[" , ,"], true, true),
+            (&["garbage"], true, true),
+            (&["*/*"], true, true),
+            (&["application/*"], true, true),
+            (&["text/*"], false, false),
+            (&["text/html"], false, false),
+            (&[OCI_INDEX], true, false),
+            (&[OCI_MANIFEST], false, true),
+            (&[OCI_INDEX, OCI_MANIFEST], true, true),
+            (&[&both], true, true),
+            (&["application/vnd.oci.image.INDEX.v1+json;q=0.1"], true, false),
+            (&["application/vnd.oci.image.index.v1+json;q=0, */*"], false, true),
+            (
+                &["*/*", "application/vnd.oci.image.index.v1+json; Q=0.000"],
+                false,
+                true,
+            ),
+            (
+                &["application/*;q=0, application/vnd.oci.image.index.v1+json"],
+                true,
+                false,
+            ),
+            (&["*/*;q=0"], false, false),
+            (&["*/*;q=0.001"], true, true),
+            (
+                &["application/vnd.oci.image.index.v1+json;x=\",\";q=0, */*"],
+                false,
+                true,
+            ),
+            (
+                &["application/vnd.oci.image.index.v1+json;q=0, application/vnd.oci.image.index.v1+json"],
+                true,
+                false,
+            ),
+        ];
+        for (lines, index, image) in rows {
+            let accept = Accept::parse(lines.iter().copied());
+            assert_eq!(accept.allows(&media(OCI_INDEX)), *index, "{lines:?}");
+            assert_eq!(accept.allows(&media(OCI_MANIFEST)), *image, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn t_cp3_two_hundred_types_are_read() {
+        let many = (0..200)
+            .map(|n| format!("application/x-{n}"))
+            .collect::<Vec<_>>()
+            .join(",");
+        let accept = Accept::parse([many.as_str(), OCI_INDEX]);
+        assert!(accept.allows(&media("application/x-199")));
+        assert!(accept.allows(&media(OCI_INDEX)));
+        assert!(!accept.allows(&media(OCI_MANIFEST)));
+    }
+}

@@ -216,3 +216,196 @@ macro_rules! checked_text {
 
 checked_text!(Repository, "a repository name");
 checked_text!(Tag, "a tag");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_of_the_grammar_are_read() {
+        let longest = format!("{}/{}", "a".repeat(127), "b".repeat(127));
+        let good = [
+            "a",
+            "0",
+            "library/busybox",
+            "a/b/c/d/e/f",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a---b",
+            "a-b.c_d__e--f",
+            "blobs",
+            "tags/list",
+            "manifests",
+            "con",
+            "nul",
+            "v2",
+            longest.as_str(),
+        ];
+        for name in good {
+            let repository: Repository = name.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(repository.as_str(), name);
+            assert_eq!(repository.to_string(), name);
+            let json = serde_json::to_string(&repository).unwrap();
+            assert_eq!(serde_json::from_str::<Repository>(&json).unwrap(), repository);
+        }
+    }
+
+    #[test]
+    fn t_bi4_hostile_names_are_refused() {
+        let bad = [
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "../etc/passwd",
+            "a/../b",
+            "a/./b",
+            "a..b",
+            "a.",
+            ".a",
+            "-a",
+            "a-",
+            "_a",
+            "a_",
+            "a___b",
+            "a._b",
+            "a.-b",
+            "a-_b",
+            "_uploads",
+            "_catalog",
+            "A",
+            "library/Busybox",
+            "a b",
+            "a\\b",
+            "a%2fb",
+            "%2e%2e%2f",
+            "%252f",
+            "a\0b",
+            "a;b",
+            "a:b",
+            "a@b",
+            "a?b",
+            "a#b",
+            "a\nb",
+            "a\r\nb",
+            "café",
+            "a\u{200B}b",
+            "\u{202E}a",
+            "\u{1D7D8}",
+            "CON",
+            "NUL",
+            "a~b",
+            "a+b",
+            "$a",
+            "a/_uploads",
+            "a/-b",
+        ];
+        for name in bad {
+            let error = name.parse::<Repository>().expect_err(name);
+            assert!(matches!(error, NameError::Component { .. }), "{name:?}: {error}");
+        }
+        assert_eq!("".parse::<Repository>(), Err(NameError::Empty));
+        assert_eq!(
+            "ab/c/D".parse::<Repository>(),
+            Err(NameError::Component { offset: 5 })
+        );
+    }
+
+    #[test]
+    fn t_bi4_names_have_an_end() {
+        assert!("a".repeat(255).parse::<Repository>().is_ok());
+        for found in [256, 10_000] {
+            assert_eq!(
+                "a".repeat(found).parse::<Repository>(),
+                Err(NameError::TooLong { found })
+            );
+        }
+    }
+
+    #[test]
+    fn tags_of_the_grammar_are_read() {
+        let longest = "t".repeat(128);
+        let good = [
+            "latest",
+            "a",
+            "A",
+            "0",
+            "_",
+            "_a",
+            "1.2.3-rc.1",
+            "v1..2",
+            "a-",
+            "a.",
+            "sha256-abc.sig",
+            "__-..",
+            &longest,
+        ];
+        for text in good {
+            let tag: Tag = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(tag.as_str(), text);
+            let json = serde_json::to_string(&tag).unwrap();
+            assert_eq!(serde_json::from_str::<Tag>(&json).unwrap(), tag);
+        }
+    }
+
+    #[test]
+    fn t_bi4_hostile_tags_are_refused() {
+        assert_eq!("".parse::<Tag>(), Err(TagError::Empty));
+        assert_eq!(
+            "t".repeat(129).parse::<Tag>(),
+            Err(TagError::TooLong { found: 129 })
+        );
+        let bad = [
+            ".",
+            "..",
+            ".a",
+            "-a",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\0",
+            "a\n",
+            "\r\na",
+            "a%2e",
+            "a\\b",
+            "a;b",
+            "+a",
+            "a+b",
+            "é",
+            "a\u{200B}",
+            "\u{1B}[31m",
+            "\"",
+            "a@sha256",
+        ];
+        for text in bad {
+            assert_eq!(text.parse::<Tag>(), Err(TagError::Character), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_colon_makes_a_reference_a_digest() {
+        let digest = Digest::sha256(b"x");
+        assert_eq!(digest.to_string().parse(), Ok(Reference::Digest(digest)));
+        assert_eq!("latest".parse(), Ok(Reference::Tag("latest".parse().unwrap())));
+        assert_eq!(
+            "sha256-e3b0".parse(),
+            Ok(Reference::Tag("sha256-e3b0".parse().unwrap()))
+        );
+        assert!(matches!(
+            "a:b".parse::<Reference>(),
+            Err(ReferenceError::Digest(DigestError::Algorithm))
+        ));
+        assert!(matches!(
+            ".a".parse::<Reference>(),
+            Err(ReferenceError::Tag(TagError::Character))
+        ));
+        assert!(matches!(
+            "".parse::<Reference>(),
+            Err(ReferenceError::Tag(TagError::Empty))
+        ));
+    }
+}

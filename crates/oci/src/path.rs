@@ -238,3 +238,6 @@ fn check_shape(segment: &str) -> Result<(), PathError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,3 +195,143 @@ fn exact(digits: &str) -> Result<u64, ContentRangeError> {
         Err(ContentRangeError)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RangeRequest::*;
+    use super::*;
+
+    #[test]
+    fn t_hc5_range_headers_are_read_as_rfc_9110_says() {
+        use RangeError::*;
+        let max = u64::MAX;
+        let rows: &[(&str, Result<RangeRequest, RangeError>)] = &[
+            ("bytes=0-", Ok(From { start: 0 })),
+            ("bytes=5-", Ok(From { start: 5 })),
+            ("Bytes=5-9", Ok(FromTo { start: 5, end: 9 })),
+            ("bytes=5-5", Ok(FromTo { start: 5, end: 5 })),
+            ("bytes=-5", Ok(Suffix { len: 5 })),
+            ("bytes=-0", Ok(Suffix { len: 0 })),
+            ("bytes=0000000000000000000000000000007-", Ok(From { start: 7 })),
+            ("bytes= 1-2 ", Ok(FromTo { start: 1, end: 2 })),
+            ("bytes=,\t1-2,,", Ok(FromTo { start: 1, end: 2 })),
+            ("bytes=9223372036854775808-", Ok(From { start: 1 << 63 })),
+            ("bytes=18446744073709551615-", Ok(From { start: max })),
+            ("bytes=18446744073709551616-", Ok(From { start: max })),
+            (
+                "bytes=0-99999999999999999999999",
+                Ok(FromTo { start: 0, end: max }),
+            ),
+            ("bytes=-99999999999999999999999", Ok(Suffix { len: max })),
+            ("bytes=5-2", Err(Malformed)),
+            ("bytes=", Err(Malformed)),
+            ("bytes=,", Err(Malformed)),
+            ("bytes=-", Err(Malformed)),
+            ("bytes=--5", Err(Malformed)),
+            ("bytes=5", Err(Malformed)),
+            ("bytes=5--7", Err(Malformed)),
+            ("bytes=1 - 2", Err(Malformed)),
+            ("bytes=+1-2", Err(Malformed)),
+            ("bytes=0x1-", Err(Malformed)),
+            ("bytes=\u{661}-", Err(Malformed)),
+            ("bytes 0-5", Err(Malformed)),
+            ("", Err(Malformed)),
+            ("items=0-5", Err(Unit)),
+            ("=0-5", Err(Unit)),
+            ("bytes=0-1,2-3", Err(Several)),
+            ("bytes=0-,0-", Err(Several)),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(RangeRequest::parse(value), *expected, "{value:?}");
+        }
+        let thousand = format!("bytes={}", vec!["0-"; 1000].join(","));
+        assert_eq!(RangeRequest::parse(&thousand), Err(Several));
+    }
+
+    #[test]
+    fn t_hc5_ranges_are_resolved_against_the_size() {
+        let max = u64::MAX;
+        let rows: &[(RangeRequest, u64, Option<(u64, u64)>)] = &[
+            (From { start: 0 }, 10, Some((0, 10))),
+            (From { start: 9 }, 10, Some((9, 10))),
+            (From { start: 10 }, 10, None),
+            (From { start: max }, max, None),
+            (FromTo { start: 0, end: 0 }, 10, Some((0, 1))),
+            (FromTo { start: 2, end: 99 }, 10, Some((2, 10))),
+            (FromTo { start: 2, end: max }, 10, Some((2, 10))),
+            (FromTo { start: 10, end: 12 }, 10, None),
+            (FromTo { start: max, end: max }, max, None),
+            (Suffix { len: 3 }, 10, Some((7, 10))),
+            (Suffix { len: 10 }, 10, Some((0, 10))),
+            (Suffix { len: max }, 10, Some((0, 10))),
+            (Suffix { len: 0 }, 10, None),
+            (From { start: 0 }, 0, None),
+            (Suffix { len: 1 }, 0, None),
+        ];
+        for &(range, size, expected) in rows {
+            let expected = expected
+                .map(|(start, end)| ByteSpan { start, end })
+                .ok_or(Unsatisfiable { size });
+            assert_eq!(range.resolve(size), expected, "{range:?} of {size}");
+        }
+        assert_eq!(unsatisfied(10), "bytes */10");
+    }
+
+    #[test]
+    fn content_ranges_are_read_strictly() {
+        let good = [
+            ("bytes 0-0/1", (0, 0, Some(1))),
+            ("bytes 5-9/10", (5, 9, Some(10))),
+            ("bytes 5-9/*", (5, 9, None)),
+            (
+                "bytes 0-18446744073709551614/18446744073709551615",
+                (0, u64::MAX - 1, Some(u64::MAX)),
+            ),
+        ];
+        for (value, (start, end_inclusive, size)) in good {
+            let range = ContentRange {
+                start,
+                end_inclusive,
+                size,
+            };
+            assert_eq!(value.parse(), Ok(range), "{value}");
+            assert_eq!(range.to_string(), value);
+        }
+        let bad = [
+            "",
+            "bytes",
+            "bytes */10",
+            "bytes 5-9",
+            "bytes 5-10/10",
+            "bytes 9-5/10",
+            "bytes -5/10",
+            "bytes 5-/10",
+            "bytes=5-9/10",
+            "items 5-9/10",
+            "bytes 5-9/",
+            "bytes 5-9/x",
+            "bytes 5-9/+10",
+            "bytes +5-9/10",
+            "bytes 0-0/18446744073709551616",
+            "bytes 0-18446744073709551616/*",
+            "bytes 5 - 9/10",
+            "bytes 0-0/0",
+        ];
+        for value in bad {
+            assert_eq!(value.parse::<ContentRange>(), Err(ContentRangeError), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_describes_itself() {
+        let span = ByteSpan { start: 2, end: 5 };
+        assert_eq!((span.len(), span.is_empty()), (3, false));
+        assert_eq!(span.content_range(10).unwrap().to_string(), "bytes 2-4/10");
+        assert_eq!(span.content_range(10).unwrap().span(), span);
+        let empty = ByteSpan::whole(0);
+        assert!(empty.is_empty());
+        assert_eq!(empty.content_range(0), None);
+        assert_eq!(ByteSpan { start: 5, end: 2 }.len(), 0);
+        assert_eq!(ByteSpan { start: 5, end: 2 }.content_range(9), None);
+    }
+}
