@@ -120,7 +120,10 @@ pub struct Source {
 
 #[derive(Clone, Debug)]
 pub enum Auth {
-    Static { username: String, password: Secret },
+    Static {
+        username: String,
+        password: Secret,
+    },
     /// The suffix of a `docker-credential-<name>` program.
     Helper(String),
 }
@@ -163,6 +166,8 @@ impl fmt::Debug for Secret {
 
 impl fmt::Debug for ClientToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientToken").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ClientToken")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
