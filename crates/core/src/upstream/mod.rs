@@ -4,9 +4,22 @@
 //! The engine performs their steps; what outlives a conversation is kept in [`UpstreamState`]. Credentials leave only for
 //! the source's own origin and the token hosts it declares, whatever a challenge or a redirect names.
 
+mod auth;
+mod backoff;
+mod body;
+mod bounded;
+mod budget;
 mod exchange;
+mod failures;
+mod health;
+mod origin;
+mod redirect;
+mod refusal;
 mod state;
 mod token;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +34,9 @@ use crate::config::{Secret, Source};
 use crate::failure::Failure;
 
 pub use exchange::Exchange;
-pub use state::UpstreamState;
+pub use health::Breaker;
+pub use origin::Origin;
+pub use state::{OriginHealth, UpstreamState};
 pub use token::{Token, TokenAsk, TokenExchange, TokenKey, TokenStep};
 
 /// The largest error body or token answer that is read, in bytes.
@@ -122,7 +137,7 @@ pub struct Trust {
 /// A head that makes sense for what was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// 200, or 206 for a blob of which a part was asked.
+    /// 200, or 206 for a part of a blob: one that was asked for, or the rest after a break.
     pub status: StatusCode,
     /// Only headers that mean something to a mirror.
     pub headers: HeaderMap,
@@ -183,4 +198,10 @@ impl Fault {
             Fault::BadFraming => "bad_framing",
         }
     }
+}
+
+/// Whether the URL spells out an address where this source must not go. Names are judged when they are resolved.
+fn net_literal(source: &Source, url: &Url) -> bool {
+    let name = matches!(url.host(), Some(url::Host::Domain(_)));
+    !source.allow_private && !name && !url.host().is_some_and(|host| crate::net::may_be_public(&host))
 }

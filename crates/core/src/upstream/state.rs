@@ -1,19 +1,186 @@
 //! What is remembered between conversations, all of it bounded.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use url::Url;
+
+use super::bounded::Bounded;
+use super::budget::Budget;
+use super::health::{Breaker, Health, Refused};
+use super::{Origin, Token, TokenKey};
 use crate::config::Source;
-use crate::time::Now;
+use crate::time::{Mono, Now};
+
+const MAX_TOKENS: usize = 4096;
+const MAX_ORIGINS: usize = 1024;
 
 /// Tokens, the health of origins, pull budgets, and how each registry last wanted to be authenticated to.
-#[derive(Debug, Default)]
-pub struct UpstreamState {}
+#[derive(Debug)]
+pub struct UpstreamState {
+    tokens: Bounded<TokenKey, Token>,
+    origins: Bounded<Origin, Health>,
+    schemes: Bounded<(Origin, Standing), Scheme>,
+    budgets: Bounded<(Arc<str>, Standing), Budget>,
+}
+
+/// An origin, for `/readyz` and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginHealth {
+    pub origin: Origin,
+    pub breaker: Breaker,
+}
+
+/// Whether credentials are presented: a registry treats the two differently in everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    Anonymous,
+    Credentialed,
+}
+
+/// How a registry wants to be authenticated to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Basic,
+    Bearer { realm: Url, service: String },
+}
+
+impl Default for UpstreamState {
+    fn default() -> Self {
+        UpstreamState::new()
+    }
+}
 
 impl UpstreamState {
     pub fn new() -> Self {
-        UpstreamState::default()
+        UpstreamState {
+            tokens: Bounded::new(MAX_TOKENS),
+            origins: Bounded::new(MAX_ORIGINS),
+            schemes: Bounded::new(MAX_ORIGINS),
+            budgets: Bounded::new(MAX_ORIGINS),
+        }
     }
 
-    /// Whether few of the pulls that the registry grants are left: do nothing now that is not asked by a client.
-    pub fn budget_low(&self, _source: &Source, _now: Now) -> bool {
-        false
+    /// Whether a tenth or less of the pulls that the registry grants is left: send nothing that no client waits for.
+    pub fn budget_low(&self, source: &Source, now: Now) -> bool {
+        let standing = if source.auth.is_some() {
+            Standing::Credentialed
+        } else {
+            Standing::Anonymous
+        };
+        self.budgets
+            .peek(&(source.name.clone(), standing))
+            .is_some_and(|budget| budget.is_low(now.mono))
+    }
+
+    /// Every origin spoken to lately, in order of name.
+    pub fn health(&self, now: Now) -> Vec<OriginHealth> {
+        let one = |(origin, health): (&Origin, &Health)| OriginHealth {
+            origin: origin.clone(),
+            breaker: health.breaker(now.mono),
+        };
+        self.origins.iter().map(one).collect()
+    }
+
+    /// A token that lasts, if there is one.
+    pub(super) fn token(&mut self, key: &TokenKey, now: Mono) -> Option<Token> {
+        self.tokens
+            .get_mut(key)
+            .filter(|token| now < token.expires)
+            .cloned()
+    }
+
+    pub(super) fn keep_token(&mut self, key: TokenKey, token: Token, now: Mono) {
+        if self.tokens.is_full() {
+            self.tokens.retain(|token| now < token.expires);
+        }
+        self.tokens.insert(key, token);
+    }
+
+    /// Forgets this very token; one that has replaced it stays.
+    pub(super) fn drop_token(&mut self, key: &TokenKey, refused: &crate::config::Secret) {
+        if self.tokens.peek(key).is_some_and(|token| token.value == *refused) {
+            self.tokens.remove(key);
+        }
+    }
+
+    pub(super) fn scheme(&mut self, registry: &Origin, standing: Standing) -> Option<Scheme> {
+        self.schemes.get_mut(&(registry.clone(), standing)).cloned()
+    }
+
+    pub(super) fn keep_scheme(&mut self, registry: Origin, standing: Standing, scheme: Scheme) {
+        self.schemes.insert((registry, standing), scheme);
+    }
+
+    pub(super) fn check(&self, origin: &Origin, now: Mono) -> Result<(), Refused> {
+        self.origins
+            .peek(origin)
+            .map_or(Ok(()), |health| health.check(now))
+    }
+
+    pub(super) fn origin(&mut self, origin: &Origin, now: Mono) -> &mut Health {
+        self.origins.get_or_insert_with(origin, || Health::new(now))
+    }
+
+    /// Whether a failed request may be repeated; takes it out of the origin's retry budget.
+    pub(super) fn may_retry(&mut self, origin: &Origin, now: Mono) -> bool {
+        let health = self.origin(origin, now);
+        health.check(now).is_ok() && health.spend_retry(now)
+    }
+
+    pub(super) fn exhausted(&self, source: &Source, standing: Standing, now: Mono) -> Option<Duration> {
+        self.budgets
+            .peek(&(source.name.clone(), standing))?
+            .exhausted(now)
+    }
+
+    pub(super) fn charge(&mut self, source: &Source, standing: Standing) {
+        if let Some(budget) = self.budgets.get_mut(&(source.name.clone(), standing)) {
+            budget.charge();
+        }
+    }
+
+    /// `pulled`: this answers a pull that was granted, so that silence means there is no limit.
+    pub(super) fn observe(
+        &mut self,
+        source: &Source,
+        standing: Standing,
+        headers: &HeaderMap,
+        now: Mono,
+        pulled: bool,
+    ) {
+        let key = (source.name.clone(), standing);
+        match Budget::read(headers, now) {
+            Some(budget) => self.budgets.insert(key, budget),
+            None if pulled => self.budgets.remove(&key),
+            None => {}
+        }
+    }
+
+    /// The registry has refused a pull; answers for how long nothing will be pulled.
+    pub(super) fn spent(
+        &mut self,
+        source: &Source,
+        standing: Standing,
+        now: Mono,
+        retry_after: Option<Duration>,
+    ) -> Option<Duration> {
+        let key = (source.name.clone(), standing);
+        let limit = self.budgets.peek(&key).and_then(Budget::limit);
+        let budget = Budget::spent(limit, now, retry_after);
+        let wait = budget.exhausted(now);
+        self.budgets.insert(key, budget);
+        wait
+    }
+
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 4] {
+        [
+            self.tokens.len(),
+            self.origins.len(),
+            self.schemes.len(),
+            self.budgets.len(),
+        ]
     }
 }
