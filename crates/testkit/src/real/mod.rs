@@ -17,6 +17,7 @@ mod process;
 mod push;
 mod registry;
 mod skopeo;
+mod through;
 mod token;
 
 pub use containerd::Containerd;
@@ -28,6 +29,7 @@ pub use process::{Missing, Output, Process, TempDir, find, go_tool, missing, run
 pub use push::{Fetched, fetch};
 pub use registry::{Credentials, Registry};
 pub use skopeo::Skopeo;
+pub use through::{mirror_of, three_times};
 pub use token::TokenServer;
 
 /// Leaves the test unless every tool named is installed: `need!("t_name", "dockerd", "docker");`
@@ -39,6 +41,35 @@ macro_rules! need {
         if let Some(missing) = $crate::real::missing($test, &[$($tool),+]) {
             missing.report();
             return;
+        }
+    };
+}
+
+/// Writes a test for each kind of upstream: `each_upstream!(check, "dockerd", "docker");` makes `check::plain`,
+/// `check::tokens` and `check::redirecting`, each of which calls `check(registry)`.
+#[macro_export]
+macro_rules! each_upstream {
+    ($check:ident, $($tool:expr),+ $(,)?) => {
+        mod $check {
+            use $crate::real::Registry;
+
+            #[test]
+            fn plain() {
+                $crate::need!(concat!(stringify!($check), "::plain"), "docker-registry", $($tool),+);
+                super::$check(Registry::plain());
+            }
+
+            #[test]
+            fn tokens() {
+                $crate::need!(concat!(stringify!($check), "::tokens"), "docker-registry", "openssl", $($tool),+);
+                super::$check(Registry::with_tokens());
+            }
+
+            #[test]
+            fn redirecting() {
+                $crate::need!(concat!(stringify!($check), "::redirecting"), "docker-registry", "openssl", $($tool),+);
+                super::$check(Registry::redirecting());
+            }
         }
     };
 }

@@ -60,19 +60,39 @@ pub fn go_tool(name: &str, module: &str) -> Option<PathBuf> {
     let folder = build_dir()
         .join("go-tools")
         .join(module.replace(['/', '@', ':'], "_"));
-    let program = folder.join(name);
-    if program.is_file() {
-        return Some(program);
-    }
+    built_once(&folder.join(name), |go| {
+        go.args(["install", module]).env("GOBIN", &folder);
+    })
+}
+
+/// A Go program of this crate, from the folder `source` in it; `None` without Go or when it does not build.
+pub(crate) fn go_program(source: &str) -> Option<PathBuf> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let program = build_dir().join("go-tools").join(source);
+    built_once(&program, |go| {
+        go.args(["build", "-o"])
+            .arg(&program)
+            .arg(".")
+            .current_dir(sources);
+    })
+}
+
+/// Tests run side by side, and in several processes: one builds, the others wait for it.
+fn built_once(program: &Path, build: impl FnOnce(&mut Command)) -> Option<PathBuf> {
     let go = find("go")?;
-    std::fs::create_dir_all(&folder).expect("the build directory is writable");
-    let mut command = Command::new(go);
-    command.args(["install", module]).env("GOBIN", &folder);
-    let done = run(&mut command, Duration::from_secs(300));
-    if !done.success {
-        let _ = std::io::stderr().write_all(format!("go install {module}: {}\n", done.text()).as_bytes());
+    let folder = program.parent()?;
+    std::fs::create_dir_all(folder).expect("the build directory is writable");
+    let lock = create(&folder.join(".lock"));
+    lock.lock().expect("a file can be locked");
+    if !program.is_file() {
+        let mut command = Command::new(go);
+        build(&mut command);
+        let done = run(&mut command, Duration::from_secs(300));
+        if !done.success {
+            let _ = std::io::stderr().write_all(format!("{command:?}: {}\n", done.text()).as_bytes());
+        }
     }
-    program.is_file().then_some(program)
+    program.is_file().then(|| program.to_path_buf())
 }
 
 /// Cargo's target directory, told from where the test program lies (`<target>/<profile>/deps/<test>`).

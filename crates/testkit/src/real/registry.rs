@@ -1,4 +1,4 @@
-//! Debian's `docker-registry` in three moods, and go-containerregistry's for the referrers API.
+//! Debian's `docker-registry` in three moods, and a registry in memory for the referrers API.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -10,12 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::gateway::{Log, Role, Seen, gateway};
 use super::image::Image;
 use super::listener::Listener;
-use super::process::{Process, TempDir, find, free_port, go_tool, temp_dir};
+use super::process::{Process, TempDir, find, free_port, go_program, temp_dir};
 use super::push::push;
 use super::token::{ISSUER, SERVICE, TokenServer};
 
-/// The version whose `crane registry serve` has the referrers API.
-const CRANE: &str = "github.com/google/go-containerregistry/cmd/crane@v0.22.1";
 const BLOB_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const READY: Duration = Duration::from_secs(20);
 
@@ -81,18 +79,13 @@ impl Registry {
         Registry::before(backend, process, dir, Some(tokens), true)
     }
 
-    /// go-containerregistry, which has the referrers API. `None`, with the reason on standard error, without Go.
+    /// A small registry written in Go that has the referrers API. `None`, with the reason on standard error, when it cannot
+    /// be built.
     pub fn with_referrers() -> Option<Registry> {
-        let program = go_tool("crane", CRANE)?;
+        let program = go_program("origin")?;
         let dir = temp_dir();
-        let (backend, process) = started(|port| {
-            let address = format!("127.0.0.1:{port}");
-            Process::start(
-                &program,
-                &["registry", "serve", "--address", &address],
-                dir.path().join("log"),
-            )
-        });
+        let (backend, process) =
+            started(|port| Process::start(&program, &[&format!("127.0.0.1:{port}")], dir.path().join("log")));
         Some(Registry::before(backend, process, dir, None, false))
     }
 
