@@ -108,3 +108,118 @@ fn is_token68(text: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn challenge(scheme: &str, params: &[(&str, &str)]) -> Challenge {
+        let params = params
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        Challenge {
+            scheme: scheme.into(),
+            params,
+            token68: None,
+        }
+    }
+
+    #[test]
+    fn challenges_are_read_by_name() {
+        let hub = [
+            ("realm", "https://auth.docker.io/token"),
+            ("service", "registry.docker.io"),
+            ("scope", "repository:library/busybox:pull,push"),
+        ];
+        let rows = [
+            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/busybox:pull,push""#,
+            r#"bearer  scope="repository:library/busybox:pull,push" , SERVICE = registry.docker.io,	realm=https://auth.docker.io/token"#,
+            r#"BEARER , realm="https:\/\/auth.docker.io/token", service="registry.docker.io", scope="repository:library/busybox:pull,push""#,
+            r#"Bearer realm="https://auth.docker.io/token",realm="https://evil.example/",service="registry.docker.io",scope="repository:library/busybox:pull,push""#,
+        ];
+        for row in rows {
+            assert_eq!(parse([row]), [challenge("bearer", &hub)], "{row}");
+        }
+    }
+
+    #[test]
+    fn several_challenges_share_a_line_or_not() {
+        let expected = [
+            challenge("basic", &[("realm", "a, b")]),
+            challenge("bearer", &[("realm", "https://c/")]),
+        ];
+        let lines: [&[&str]; 3] = [
+            &[r#"Basic realm="a, b", Bearer realm="https://c/""#],
+            &[r#"Basic realm="a, b""#, r#"Bearer realm="https://c/""#],
+            &[r#",,Basic realm="a, b",,"#, "", r#" Bearer realm="https://c/" ,"#],
+        ];
+        for line in lines {
+            assert_eq!(parse(line.iter().copied()), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_of_other_schemes_do_not_spoil_the_rest() {
+        let read = parse(["Negotiate YII/x+==, Basic, Bearer realm=https://a/?b=c&d=e"]);
+        assert_eq!(read[0].token68.as_deref(), Some("YII/x+=="));
+        assert_eq!(read[1], challenge("basic", &[]));
+        assert_eq!(read[2].param("realm"), Some("https://a/?b=c&d=e"));
+        assert_eq!(read.len(), 3);
+    }
+
+    #[test]
+    fn nonsense_is_left_out() {
+        let rows: &[(&str, &[Challenge])] = &[
+            ("", &[]),
+            (",,,", &[]),
+            ("realm=\"x\"", &[]),
+            ("\"Bearer\" realm=\"x\"", &[]),
+            ("Bea\u{e9}rer realm=\"x\"", &[]),
+            ("=", &[]),
+            ("Bearer realm=\"unterminated", &[challenge("bearer", &[])]),
+            ("Bearer realm=\"ends in an escape\\", &[challenge("bearer", &[])]),
+            ("Bearer realm=\"a\"b", &[challenge("bearer", &[])]),
+            ("Bearer realm=a\"b\"", &[challenge("bearer", &[])]),
+            (
+                "Bearer realm=\"a\u{0}b\",service=c",
+                &[challenge("bearer", &[("service", "c")])],
+            ),
+            ("Bearer realm=\"a\r\nb\"", &[challenge("bearer", &[])]),
+            (
+                "Bearer realm=\"\",service=c",
+                &[challenge("bearer", &[("service", "c")])],
+            ),
+        ];
+        for (line, expected) in rows {
+            assert_eq!(parse([*line]), *expected, "{line:?}");
+        }
+        // A parameter does not reach back over a line's end.
+        assert_eq!(parse(["Bearer", "realm=a"]), [challenge("bearer", &[])]);
+    }
+
+    #[test]
+    fn hostile_lines_are_bounded() {
+        let many = vec!["Basic realm=a"; 1000].join(",");
+        assert_eq!(parse([many.as_str()]).len(), MAX_CHALLENGES);
+        assert_eq!(parse(vec!["Basic realm=a"; 1000]).len(), MAX_CHALLENGES);
+        let params = (0..1000).map(|n| format!("p{n}=v")).collect::<Vec<_>>().join(",");
+        assert_eq!(
+            parse([format!("Bearer {params}").as_str()])[0].params.len(),
+            MAX_PARAMS
+        );
+        let long = format!("Bearer realm=\"{}\"", "a".repeat(MAX_LINE));
+        assert_eq!(
+            parse([long.as_str(), "Basic realm=b"]),
+            [challenge("basic", &[("realm", "b")])]
+        );
+        for line in [
+            "\\".repeat(MAX_LINE),
+            "\"".repeat(MAX_LINE),
+            "a=".repeat(MAX_LINE / 2),
+            " ".repeat(MAX_LINE),
+        ] {
+            assert!(parse([line.as_str()]).len() <= 1);
+        }
+    }
+}

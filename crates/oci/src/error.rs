@@ -253,3 +253,153 @@ fn clip(text: &str, max: usize) -> String {
         .take(max)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// distribution-spec, "Error Codes": code-1 to code-14.
+    const SPEC: [&str; 14] = [
+        "BLOB_UNKNOWN",
+        "BLOB_UPLOAD_INVALID",
+        "BLOB_UPLOAD_UNKNOWN",
+        "DIGEST_INVALID",
+        "MANIFEST_BLOB_UNKNOWN",
+        "MANIFEST_INVALID",
+        "MANIFEST_UNKNOWN",
+        "NAME_INVALID",
+        "NAME_UNKNOWN",
+        "SIZE_INVALID",
+        "UNAUTHORIZED",
+        "DENIED",
+        "UNSUPPORTED",
+        "TOOMANYREQUESTS",
+    ];
+    /// What registry v2 adds to them.
+    const REGISTRY: [&str; 4] = [
+        "UNKNOWN",
+        "UNAVAILABLE",
+        "PAGINATION_NUMBER_INVALID",
+        "RANGE_INVALID",
+    ];
+
+    #[test]
+    fn the_table_is_the_spec_s_list() {
+        let ours: Vec<_> = ErrorCode::all().map(ErrorCode::as_str).collect();
+        assert_eq!(ours, [SPEC.as_slice(), &REGISTRY].concat());
+    }
+
+    #[test]
+    fn each_code_finds_its_own_row() {
+        for (index, code) in ErrorCode::all().enumerate() {
+            assert_eq!(code as usize, index, "{code}");
+            assert_eq!(ErrorCode::find(code.as_str()), Some(code));
+            assert!((400..600).contains(&code.status()), "{code}");
+            assert!(!code.message().is_empty(), "{code}");
+        }
+        assert_eq!(ErrorCode::find("blob_unknown"), None);
+    }
+
+    #[test]
+    fn the_statuses_are_those_of_the_spec() {
+        let of = |text| ErrorCode::find(text).unwrap().status();
+        for (text, status) in [
+            ("BLOB_UNKNOWN", 404),
+            ("MANIFEST_UNKNOWN", 404),
+            ("NAME_UNKNOWN", 404),
+            ("NAME_INVALID", 400),
+            ("DIGEST_INVALID", 400),
+            ("MANIFEST_INVALID", 400),
+            ("UNAUTHORIZED", 401),
+            ("DENIED", 403),
+            ("UNSUPPORTED", 405),
+            ("RANGE_INVALID", 416),
+            ("TOOMANYREQUESTS", 429),
+            ("UNAVAILABLE", 503),
+        ] {
+            assert_eq!(of(text), status, "{text}");
+        }
+    }
+
+    #[test]
+    fn bodies_have_the_spec_s_form() {
+        let text = |errors: &[Item<'_>]| String::from_utf8(body(errors)).unwrap();
+        assert_eq!(
+            text(&[(ErrorCode::Denied, "", None)]),
+            r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#
+        );
+        assert_eq!(
+            text(&[
+                (ErrorCode::Denied, "a \"b\"\r\n\u{1b}[31m", Some("no_signature")),
+                (ErrorCode::Unknown, "c", None)
+            ]),
+            concat!(
+                r#"{"errors":[{"code":"DENIED","message":"a \"b\"\r\n\u001b[31m","detail":"no_signature"},"#,
+                r#"{"code":"UNKNOWN","message":"c"}]}"#
+            )
+        );
+        assert_eq!(text(&[]), r#"{"errors":[]}"#);
+    }
+
+    #[test]
+    fn what_we_write_we_read() {
+        for code in ErrorCode::all() {
+            let expected = UpstreamError {
+                code: code.as_str().into(),
+                message: code.message().into(),
+            };
+            assert_eq!(parse(&body(&[(code, "", Some("detail"))])), [expected]);
+        }
+    }
+
+    #[test]
+    fn upstream_errors_are_read_with_care() {
+        let one = |code: &str, message: &str| {
+            vec![UpstreamError {
+                code: code.into(),
+                message: message.into(),
+            }]
+        };
+        let rows = [
+            (
+                r#"{"errors":[{"code":"A","message":"b","detail":{"c":[1]}}]}"#,
+                one("A", "b"),
+            ),
+            (r#"{"errors":[{"code":"A"}],"errorsX":1}"#, one("A", "")),
+            (
+                r#"{"errors":[{"code":null,"message":"b\r\n\u001b[0m"}]}"#,
+                one("", "b[0m"),
+            ),
+            (r#"{"errors":[]}"#, vec![]),
+            (r#"{"errors":null}"#, vec![]),
+            (r#"{"errors":[{"code":1}]}"#, vec![]),
+            (r#"{"detail":"x"}"#, vec![]),
+            ("<html>429</html>", vec![]),
+            ("Too Many Requests (HAP429).", vec![]),
+            ("", vec![]),
+            ("\u{FEFF}{}", vec![]),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parse(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(parse(b"{\"errors\":[{\"code\":\"\xFF\"}]}"), vec![]);
+        assert_eq!(parse("[".repeat(MAX_BODY).as_bytes()), vec![]);
+    }
+
+    #[test]
+    fn upstream_errors_are_bounded() {
+        let many = format!(r#"{{"errors":[{}]}}"#, vec![r#"{"code":"A"}"#; 1000].join(","));
+        assert_eq!(parse(many.as_bytes()).len(), MAX_ERRORS);
+        let long = format!(
+            r#"{{"errors":[{{"code":"{0}","message":"{0}"}}]}}"#,
+            "\u{e9}".repeat(1000)
+        );
+        let read = parse(long.as_bytes());
+        assert_eq!(
+            (read[0].code.chars().count(), read[0].message.chars().count()),
+            (MAX_CODE, MAX_MESSAGE)
+        );
+        let padded = format!(r#"{{"errors":[{{"code":"A"}}]}}{}"#, " ".repeat(MAX_BODY));
+        assert_eq!(parse(padded.as_bytes()), vec![]);
+    }
+}

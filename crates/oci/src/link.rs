@@ -64,3 +64,72 @@ impl fmt::Display for Next<'_> {
         f.write_str(">; rel=\"next\"")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found() {
+        let rows: &[(&[&str], Option<&str>)] = &[
+            (
+                &["</v2/a/tags/list?n=2&last=b>; rel=\"next\""],
+                Some("/v2/a/tags/list?n=2&last=b"),
+            ),
+            (
+                &["<https://r.example/v2/?a=1,2;3>;rel=next"],
+                Some("https://r.example/v2/?a=1,2;3"),
+            ),
+            (&["< /x >; title=\"a, b; rel=prev\"; REL=\"Next\""], Some("/x")),
+            (&["</p>; rel=prev, </n>; rel=next"], Some("/n")),
+            (&["</p>; rel=prev", "</n>; rel=next"], Some("/n")),
+            (&["</p>, </n>; rel=\"last next\""], Some("/n")),
+            (&["</1>; rel=next, </2>; rel=next"], Some("/1")),
+            (&["<?last=x>; rel=\"next\""], Some("?last=x")),
+            (&["</a>; rel=prev; rel=next"], None),
+            (&["</a>; rel=nextish"], None),
+            (&["</a>; rel=\"next"], None),
+            (&["</a>"], None),
+            (&["</a; rel=next"], None),
+            (&["/a; rel=next"], None),
+            (&["<>; rel=next"], None),
+            (&["</a b>; rel=next"], None),
+            (&["</a\r\nX: y>; rel=next"], None),
+            (&["</caf\u{e9}>; rel=next"], None),
+            (&["</\"a\">; rel=next"], None),
+            (&[""], None),
+            (&[], None),
+        ];
+        for (lines, expected) in rows {
+            assert_eq!(next(lines.iter().copied()).as_deref(), *expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_lines_are_bounded() {
+        let many = "</a>; rel=prev,".repeat(MAX_LINE / 15);
+        assert_eq!(next([many.as_str(), "</b>; rel=next"]).as_deref(), Some("/b"));
+        let long = format!("</{}>; rel=next", "a".repeat(MAX_LINE));
+        assert_eq!(next([long.as_str()]), None);
+        for line in [
+            "<".repeat(MAX_LINE),
+            "<>".repeat(MAX_LINE / 2),
+            ";".repeat(MAX_LINE),
+            "\"".repeat(MAX_LINE),
+        ] {
+            assert_eq!(next([line.as_str()]), None);
+        }
+    }
+
+    #[test]
+    fn our_own_links_cannot_be_broken_out_of() {
+        assert_eq!(
+            Next("/v2/a/tags/list?n=1&last=b").to_string(),
+            "</v2/a/tags/list?n=1&last=b>; rel=\"next\""
+        );
+        assert_eq!(
+            Next("/a>; rel=x\r\n\u{e9}").to_string(),
+            "</a%3E;%20rel=x%0D%0A%C3%A9>; rel=\"next\""
+        );
+    }
+}

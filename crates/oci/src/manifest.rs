@@ -8,6 +8,7 @@
 
 mod bounds;
 mod read;
+mod seed;
 #[cfg(test)]
 mod tests;
 
@@ -211,20 +212,16 @@ fn type_of(document: &read::Document) -> Result<MediaType, ManifestError> {
     if let Some(media_type) = &document.media_type {
         return passed_on(media_type.clone());
     }
-    let oci = if document.manifests.is_some() {
-        media::OCI_INDEX
+    if document.manifests.is_some() {
+        Ok(MediaType::known(media::OCI_INDEX))
     } else if document.config.is_some() {
-        media::OCI_MANIFEST
+        Ok(MediaType::known(media::OCI_MANIFEST))
     } else {
-        return Err(ManifestError::Missing {
+        Err(ManifestError::Missing {
             at: "the manifest",
             key: "mediaType",
-        });
-    };
-    MediaType::parse(oci).map_err(|source| ManifestError::MediaType {
-        at: "the manifest",
-        source,
-    })
+        })
+    }
 }
 
 fn assemble(document: read::Document, media_type: MediaType) -> Result<Manifest, ManifestError> {

@@ -65,6 +65,11 @@ impl MediaType {
         Ok(MediaType(essence.to_ascii_lowercase().into()))
     }
 
+    /// One of the constants of this module.
+    pub(crate) fn known(text: &'static str) -> MediaType {
+        MediaType(text.into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -72,6 +72,13 @@ impl Tag {
     /// Bytes at most.
     pub const MAX: usize = 128;
 
+    /// The tag under which clients look for the referrers of `subject` where a registry has no such API
+    /// (distribution-spec, "Referrers Tag Schema"): the digest with `-` for `:`, its hex digits cut to 64.
+    pub fn for_referrers(subject: &Digest) -> Tag {
+        let hex = subject.hex();
+        Tag(format!("{}-{}", subject.algorithm(), &hex[..hex.len().min(64)]).into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -383,6 +390,23 @@ mod tests {
         ];
         for text in bad {
             assert_eq!(text.parse::<Tag>(), Err(TagError::Character), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_referrers_tag_is_cut_to_what_a_tag_can_hold() {
+        let short = Digest::sha256(b"artifact");
+        assert_eq!(
+            Tag::for_referrers(&short).as_str(),
+            format!("sha256-{}", short.hex())
+        );
+        let long = Digest::of(crate::Algorithm::Sha512, b"artifact");
+        assert_eq!(
+            Tag::for_referrers(&long).as_str(),
+            format!("sha512-{}", &long.hex()[..64])
+        );
+        for tag in [Tag::for_referrers(&short), Tag::for_referrers(&long)] {
+            assert_eq!(tag.as_str().parse(), Ok(tag));
         }
     }
 

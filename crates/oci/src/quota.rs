@@ -127,3 +127,83 @@ fn days_since_1970(year: u64, month: u64, day: u64) -> u64 {
     let months: u64 = (1..month).map(|month| days_in(year, month)).sum();
     years + months + day - 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_read() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let rows = [
+            ("100;w=21600", Ok((100, seconds(21_600)))),
+            (" 0 ; W = 1 ", Ok((0, seconds(1)))),
+            ("76", Ok((76, None))),
+            ("100, 100;w=60", Ok((100, None))),
+            ("100;w=60, 5000;w=3600", Ok((100, seconds(60)))),
+            ("100;burst=1000;w=60;comment=\"a;w=9,\"", Ok((100, seconds(60)))),
+            ("100;w=", Ok((100, None))),
+            ("100;w=-1", Ok((100, None))),
+            ("100;;w=60", Ok((100, seconds(60)))),
+            (
+                "99999999999999999999;w=99999999999999999999",
+                Ok((u64::MAX, seconds(u64::MAX))),
+            ),
+            ("", Err(QuotaError::Quota)),
+            (",", Err(QuotaError::Quota)),
+            (";w=60", Err(QuotaError::Quota)),
+            ("-1;w=60", Err(QuotaError::Quota)),
+            ("+1", Err(QuotaError::Quota)),
+            ("1.5", Err(QuotaError::Quota)),
+            ("\u{661}", Err(QuotaError::Quota)),
+            ("unlimited", Err(QuotaError::Quota)),
+        ];
+        for (value, expected) in rows {
+            let expected = expected.map(|(count, window)| Quota { count, window });
+            assert_eq!(value.parse::<Quota>(), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        use RetryAfter::*;
+        let rows = [
+            ("0", Some(Seconds(0))),
+            (" 120 ", Some(Seconds(120))),
+            ("99999999999999999999999", Some(Seconds(u64::MAX))),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(Date(0))),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(Date(784_111_777))),
+            ("Thu, 29 Feb 2024 23:59:59 GMT", Some(Date(1_709_251_199))),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(Date(253_402_300_799))),
+            ("Sat, 31 Dec 2016 23:59:60 GMT", Some(Date(1_483_228_800))),
+            ("Wed, 31 Dec 1969 23:59:59 GMT", None),
+            ("Wed, 29 Feb 2023 00:00:00 GMT", None),
+            ("Thu, 29 Feb 1900 00:00:00 GMT", None),
+            ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 31 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 24:00:00 GMT", None),
+            ("Sun, 06 Nov 1994 08:60:00 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:61 GMT", None),
+            ("Sun, 6 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 94 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 UTC", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT x", None),
+            ("Sun, 06 Nov 1994 08:49 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37:00 GMT", None),
+            ("sun, 06 nov 1994 08:49:37 gmt", None),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", None),
+            ("Sun Nov  6 08:49:37 1994", None),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("soon", None),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(
+                RetryAfter::parse(value),
+                expected.ok_or(QuotaError::RetryAfter),
+                "{value:?}"
+            );
+        }
+    }
+}

@@ -168,3 +168,157 @@ fn decode(value: &str) -> Option<String> {
     }
     String::from_utf8(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(texts: &[&str]) -> Vec<Tag> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn page(n: Option<u64>, last: Option<&str>) -> Page {
+        Page {
+            n,
+            last: last.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn lists_are_read_and_written() {
+        let list = TagList::parse(br#"{"name":"a/b","tags":["latest","1.0"],"x":[{}]}"#).unwrap();
+        assert_eq!(
+            list,
+            TagList {
+                name: "a/b".into(),
+                tags: tags(&["latest", "1.0"])
+            }
+        );
+        assert_eq!(list.body(), br#"{"name":"a/b","tags":["latest","1.0"]}"#);
+        assert_eq!(TagList::parse(&list.body()), Ok(list));
+        for empty in [
+            r#"{"name":"a","tags":null}"#,
+            r#"{"name":"a","tags":[]}"#,
+            r#"{"name":"a"}"#,
+        ] {
+            assert_eq!(TagList::parse(empty.as_bytes()).unwrap().tags, []);
+        }
+    }
+
+    #[test]
+    fn hostile_lists_are_refused() {
+        for text in [
+            "",
+            "[]x",
+            "null",
+            "<html>",
+            "{\"tags\":{}}",
+            "{\"tags\":[1]}",
+            "{\"tags\":[]}{}",
+            "{\"tags\":[],\"tags\":[]}",
+        ] {
+            assert!(
+                matches!(TagList::parse(text.as_bytes()), Err(TagListError::Json { .. })),
+                "{text}"
+            );
+        }
+        for tag in [
+            "",
+            "a/b",
+            "-a",
+            "\\u0000",
+            "\\u001b[31m",
+            "a\\r\\nSet-Cookie: b",
+            "é",
+        ] {
+            let text = format!("{{\"tags\":[\"a\",\"{tag}\"]}}");
+            assert!(
+                matches!(TagList::parse(text.as_bytes()), Err(TagListError::Tag(_))),
+                "{tag}"
+            );
+        }
+        let many = format!("{{\"tags\":[{}]}}", vec!["\"a\""; MAX_TAGS + 1].join(","));
+        assert_eq!(
+            TagList::parse(many.as_bytes()),
+            Err(TagListError::TooMany { found: MAX_TAGS + 1 })
+        );
+        let found = MAX_BODY + 1;
+        assert_eq!(
+            TagList::parse(&vec![b' '; found]),
+            Err(TagListError::TooLarge { found })
+        );
+    }
+
+    #[test]
+    fn t_hc6_n_and_last_are_clamped_or_refused() {
+        let rows = [
+            ("", Ok(page(None, None))),
+            ("ns=docker.io", Ok(page(None, None))),
+            ("n=0", Ok(page(Some(0), None))),
+            ("n=10&last=a", Ok(page(Some(10), Some("a")))),
+            ("last=1.0-rc&n=1000", Ok(page(Some(1000), Some("1.0-rc")))),
+            ("last=%76%31", Ok(page(None, Some("v1")))),
+            ("last=", Ok(page(None, None))),
+            ("n=1001", Ok(page(Some(1000), None))),
+            ("n=18446744073709551616", Ok(page(Some(1000), None))),
+            ("n=99999999999999999999999999", Ok(page(Some(1000), None))),
+            ("N=x&&=&n", Ok(page(None, None))),
+            ("n=", Err(PageError::Number)),
+            ("n=-1", Err(PageError::Number)),
+            ("n=+1", Err(PageError::Number)),
+            ("n=1.5", Err(PageError::Number)),
+            ("n=1e3", Err(PageError::Number)),
+            ("n=0x10", Err(PageError::Number)),
+            ("n=NaN", Err(PageError::Number)),
+            ("n=%31", Err(PageError::Number)),
+            ("n=\u{661}", Err(PageError::Number)),
+            ("n=1&n=1", Err(PageError::Repeated)),
+            ("last=a&last=b", Err(PageError::Repeated)),
+            ("last=%", Err(PageError::Encoding)),
+            ("last=%2", Err(PageError::Encoding)),
+            ("last=%+1", Err(PageError::Encoding)),
+            ("last=%FF", Err(PageError::Encoding)),
+            ("last=a+b", Err(PageError::Last(TagError::Character))),
+            ("last=../a", Err(PageError::Last(TagError::Character))),
+            ("last=%0D%0AX:", Err(PageError::Last(TagError::Character))),
+            ("last=%00", Err(PageError::Last(TagError::Character))),
+        ];
+        for (query, expected) in rows {
+            assert_eq!(Page::parse(query), expected, "{query:?}");
+            if let Ok(page) = expected {
+                assert_eq!(Page::parse(&page.query()), Ok(page), "{query:?}");
+            }
+        }
+        let long = format!("last={}", "a".repeat(10_000));
+        assert_eq!(
+            Page::parse(&long),
+            Err(PageError::Last(TagError::TooLong { found: 10_000 }))
+        );
+    }
+
+    #[test]
+    fn t_hc6_a_page_is_cut_and_names_the_next() {
+        let all = ["c", "a", "b", "B", "a"];
+        let rows = [
+            (page(None, None), vec!["B", "a", "b", "c"], None),
+            (
+                page(Some(2), None),
+                vec!["B", "a"],
+                Some(page(Some(2), Some("a"))),
+            ),
+            (page(Some(2), Some("a")), vec!["b", "c"], None),
+            (
+                page(Some(1), Some("aa")),
+                vec!["b"],
+                Some(page(Some(1), Some("b"))),
+            ),
+            (page(Some(4), None), vec!["B", "a", "b", "c"], None),
+            (page(Some(9), Some("z")), vec![], None),
+            (page(Some(0), None), vec![], None),
+            (page(Some(0), Some("a")), vec![], None),
+        ];
+        for (page, expected, next) in rows {
+            assert_eq!(page.cut(tags(&all)), (tags(&expected), next), "{page:?}");
+        }
+    }
+}
