@@ -14,7 +14,8 @@ use super::read::{At, Found, Reader, Section, closest};
 use super::schema;
 use super::source::{self, Draft};
 use super::tree::Node;
-use super::value::{Count, Label, Origin, Path, Rate, Scalar, Sha256, Size, Text};
+use super::units::{Rate, Size};
+use super::value::{Count, Label, Origin, Path, Scalar, Sha256, Text};
 use super::{claims, overlap};
 use crate::pattern::NamePattern;
 

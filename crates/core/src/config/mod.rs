@@ -10,6 +10,7 @@ pub mod schema;
 mod show;
 mod source;
 mod tree;
+mod units;
 mod value;
 
 use std::fmt;
@@ -83,7 +84,7 @@ pub fn parse(
         Ok(root) => build::config(&mut reader, &root),
     };
     let (mut problems, warnings) = (reader.problems, reader.warnings);
-    problems.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+    problems.sort_by_key(|problem| (problem.line, problem.column));
     match config {
         Some(config) if problems.is_empty() => Ok(Loaded { config, warnings }),
         _ => Err(Problems(problems)),

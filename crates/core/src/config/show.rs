@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::model::{Access, Auth, Cache, Config, OnGone, RateLimit, Source, Timeouts};
 use super::tree::{Entry, Node, Value};
-use super::value::{duration_text, origin_text, rate_text, size_text};
+use super::units::{duration_text, rate_text, size_text};
+use super::value::origin_text;
 
 /// What stands in the place of a secret.
 const MASK: &str = "***";

@@ -800,7 +800,8 @@ proptest! {
 
     #[test]
     fn durations_and_sizes_are_written_as_they_are_read(millis in 0..3_000_000_000_u64, bytes in 1..u64::MAX / 4) {
-        use super::value::{Scalar, Size, duration_text, size_text};
+        use super::units::{Size, duration_text, size_text};
+        use super::value::Scalar;
         let duration = Duration::from_millis(millis);
         prop_assert_eq!(Duration::read(&duration_text(duration)).ok(), Some(duration));
         prop_assert_eq!(Size::read(&size_text(bytes)).ok(), Some(Size(bytes)));
@@ -808,7 +809,8 @@ proptest! {
 
     #[test]
     fn values_never_panic(text in "\\PC{0,40}") {
-        use super::value::{HostName, Origin, Path, Rate, RegistryName, Scalar, Sha256, Size};
+        use super::units::{Rate, Size};
+        use super::value::{HostName, Origin, Path, RegistryName, Scalar, Sha256};
         _ = (Duration::read(&text), Size::read(&text), Rate::read(&text), Origin::read(&text));
         _ = (RegistryName::read(&text), HostName::read(&text), Path::read(&text), Sha256::read(&text));
         _ = (text.parse::<HostPattern>(), text.parse::<crate::pattern::NamePattern>());
