@@ -1,12 +1,14 @@
 //! Which upstream is meant, and which repository there.
 //!
-//! The first of these that speaks decides: `?ns=`, the `Host` name, what stands before `/v2`, a registry or source at
-//! the head of the name, an image pattern, the default source. Nothing here leads to an upstream that is not configured,
-//! and no lookup of any kind is made for one.
+//! A source is named by `?ns=`, by what stands before `/v2`, by the `Host` name, or by a registry or source at the head of
+//! the name; where several of them speak they must agree, except that `?ns=` overrides `Host`. Where none does, the
+//! image patterns decide in file order, then the default source. Nothing here leads to an upstream that is not
+//! configured, and no lookup of any kind is made for one.
 
 use std::sync::Arc;
 
-use entrepot_oci::name::Repository;
+use entrepot_oci::digest::Digest;
+use entrepot_oci::name::{Reference, Repository, Tag};
 use entrepot_oci::path::RawName;
 
 use crate::config::{Config, Source};
@@ -33,10 +35,49 @@ impl Resolved {
         self.ns.is_some()
     }
 
+    /// The key under which a record about the repository is kept. It holds everything that the answer depends on (P3, P8):
+    /// which upstream, as whom (by the source's name), which repository, and what of it. No two different things share a
+    /// key: no part but the last can hold a `|`.
+    pub fn key(&self, record: RecordKey<'_>) -> String {
+        let Source { name, url, .. } = &*self.source;
+        let origin = url.origin().ascii_serialization();
+        let (kind, rest) = match record {
+            RecordKey::Tag(tag) => ("tag", tag.to_string()),
+            RecordKey::Absent(reference) => ("absent", reference.to_string()),
+            RecordKey::AbsentBlob(digest) => ("absent-blob", digest.to_string()),
+            RecordKey::Public => ("public", String::new()),
+            RecordKey::Shown(digest) => ("shown", digest.to_string()),
+            RecordKey::Tags(query) => ("tags", query.to_owned()),
+            RecordKey::Referrers(digest, query) => ("referrers", format!("{digest}|{query}")),
+        };
+        format!(
+            "{origin}|{}|{}|{kind}|{rest}",
+            name.replace('|', "%7C"),
+            self.repository
+        )
+    }
+
     /// The client's path to the repository, to build links from: `/v2/ghcr.io/foo/bar`.
     pub fn path(&self) -> String {
         format!("{}/{}", self.prefix, self.shown)
     }
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RecordKey<'a> {
+    /// What a tag means.
+    Tag(&'a Tag),
+    /// A manifest that upstream does not have.
+    Absent(&'a Reference),
+    AbsentBlob(&'a Digest),
+    /// Whether upstream shows the repository to anyone.
+    Public,
+    /// That the repository has shown this digest: the right to read it here.
+    Shown(&'a Digest),
+    /// A page of tags, by query.
+    Tags(&'a str),
+    Referrers(&'a Digest, &'a str),
 }
 
 /// Resolves a name. `host` is the `Host` of the request in lower case, with its port if it has one, or empty; `root` is
@@ -86,40 +127,35 @@ struct Choice<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ns,
-    Root,
-    Host,
+    Other,
 }
 
-/// What `?ns=`, root and `Host` say together. `?ns=` and root must agree. The `Host` name is only a place to reach us
-/// by: containerd sends `?ns=quay.io` to whatever mirror it was told of, so it gives way to either of them.
+/// What `?ns=`, root and `Host` say together. The `Host` name gives way to `?ns=`: containerd sends `?ns=quay.io` to
+/// whatever mirror it was told of.
 fn choose<'a>(
     config: &'a Config,
     host: &str,
     root: Option<&str>,
     ns: Option<&str>,
 ) -> Result<Option<Choice<'a>>, Failure> {
-    let by_ns = ns.map(|ns| by_registry(config, ns).ok_or_else(|| unknown_registry("the `ns` parameter")));
-    let by_root = root.map(|root| {
-        by_registry(config, root)
-            .or_else(|| by_source_name(config, root))
-            .ok_or_else(|| unknown_registry("the path before /v2"))
-    });
-    let chosen = match (by_ns.transpose()?, by_root.transpose()?) {
-        (Some(ns), Some(root)) if !Arc::ptr_eq(ns, root) => return Err(contradiction()),
-        (Some(source), _) => Some(Choice {
-            source,
-            kind: Kind::Ns,
-        }),
-        (None, Some(source)) => Some(Choice {
-            source,
-            kind: Kind::Root,
-        }),
-        (None, None) => by_host(config, host).map(|source| Choice {
-            source,
-            kind: Kind::Host,
-        }),
+    let by_ns = ns
+        .map(|ns| by_registry(config, ns).ok_or_else(|| unknown_registry("the `ns` parameter")))
+        .transpose()?;
+    let by_root = root
+        .map(|root| {
+            by_registry(config, root)
+                .or_else(|| by_source_name(config, root))
+                .ok_or_else(|| unknown_registry("the path before /v2"))
+        })
+        .transpose()?;
+    let (source, kind) = match (by_ns, by_host(config, host)) {
+        (Some(source), _) => (Some(source), Kind::Ns),
+        (None, host) => (host, Kind::Other),
     };
-    Ok(chosen)
+    match (source, by_root) {
+        (Some(source), Some(root)) if !Arc::ptr_eq(source, root) => Err(contradiction()),
+        (source, root) => Ok(source.or(root).map(|source| Choice { source, kind })),
+    }
 }
 
 /// The source is known already, so the name is a repository there, except that clients told to ask `host/v2/<registry>`
@@ -237,5 +273,7 @@ fn contradiction() -> Failure {
     )
 }
 
+#[cfg(test)]
+pub(crate) mod sample;
 #[cfg(test)]
 mod tests;

@@ -111,17 +111,16 @@ impl Trace {
         if let Some(upstream) = self.upstream_status {
             status.push_str(&format!("; fwd-status={upstream}"));
         }
-        if self.verdict == Verdict::Stale && !self.forwarded {
-            status.push_str("; ttl=0");
-        }
         if self.stored {
             status.push_str("; stored");
         }
         if self.collapsed {
             status.push_str("; collapsed");
         }
-        if let Some(reason) = self.reason {
-            status.push_str(&format!("; detail={}", reason.label()));
+        match self.reason {
+            Some(reason) => status.push_str(&format!("; detail={}", reason.label())),
+            None if self.verdict == Verdict::Stale => status.push_str("; detail=stale"),
+            None => {}
         }
         status
     }
