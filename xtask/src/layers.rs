@@ -81,6 +81,26 @@ pub(crate) fn target_directory() -> Result<String> {
         .to_owned())
 }
 
+/// The integration tests of a workspace crate, sorted.
+pub(crate) fn test_targets(package: &str) -> Result<Vec<String>> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists packages")?;
+    let targets = packages
+        .iter()
+        .find(|one| one["name"] == package)
+        .and_then(|one| one["targets"].as_array());
+    let mut names: Vec<String> = targets
+        .with_context(|| format!("cargo metadata lists the targets of {package}"))?
+        .iter()
+        .filter(|target| target["kind"][0] == "test")
+        .filter_map(|target| target["name"].as_str().map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
 fn metadata() -> Result<Value> {
     let text = output(cargo([
         "metadata",

@@ -16,6 +16,8 @@ const PACKAGES: &[&str] = &[
     "runc",
     "crun",
     "ca-certificates",
+    "openssl",
+    "strace",
 ];
 
 pub(crate) const WASM: &str = "wasm32-unknown-unknown";

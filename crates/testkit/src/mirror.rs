@@ -317,7 +317,9 @@ impl Mirror {
                     ".sqlite-shm",
                     ".lock",
                 ];
-                if !database.iter().any(|ending| name.ends_with(ending)) && name != "lock" {
+                if !database.iter().any(|ending| name.ends_with(ending))
+                    && !["lock", "key"].contains(&name.as_str())
+                {
                     files.push(
                         path.strip_prefix(&self.cache)
                             .expect("below the cache directory")

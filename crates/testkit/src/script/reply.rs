@@ -172,6 +172,12 @@ impl Reply {
         )
     }
 
+    /// The same answer with another status.
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
