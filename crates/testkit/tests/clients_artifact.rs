@@ -2,6 +2,7 @@
 //! only the tag scheme (wire.md 41, 42).
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use entrepot_testkit::need;
 use entrepot_testkit::real::{Image, Registry, Skopeo, fetch, mirror_of, three_times};
@@ -75,7 +76,7 @@ fn artifact_with_referrers(mut registry: Registry, family: &Family) {
         let direct = Skopeo::copy(&format!("{}/team/app@{}", registry.address(), referrer.digest()))
             .expect("a direct copy");
         let reference = format!("{through}@{}", referrer.digest());
-        three_times(&mut registry, &mirror, referrer, &direct, || {
+        three_times(&mut registry, &mirror, slice::from_ref(referrer), &direct, || {
             Skopeo::copy(&reference)
         });
     }

@@ -1,6 +1,7 @@
 //! What it must show, 1: containerd with `hosts.toml`, which says `?ns=` to a mirror (wire.md 11).
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use entrepot_testkit::each_upstream;
 use entrepot_testkit::real::{Containerd, Image, Registry, mirror_of, three_times};
@@ -43,7 +44,7 @@ fn containerd_hosts_toml(mut registry: Registry) {
         assert_eq!(direct.0, image.digest());
         assert_eq!(direct.1 == image.digests(), all);
         let reference = format!("{host}/{repository}:1");
-        three_times(&mut registry, &mirror, &image, &direct, || {
+        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
             pull(&containerd, &reference, all)
         });
     }

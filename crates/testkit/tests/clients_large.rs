@@ -1,6 +1,7 @@
 //! What it must show, 1: an image with a layer of 1 GB, by every client.
 
 use std::fmt::Debug;
+use std::slice;
 
 use entrepot_testkit::mirror::Mirror;
 use entrepot_testkit::need;
@@ -19,7 +20,7 @@ fn large<T: PartialEq + Debug>(
     let mirror = mirror_of(&registry);
     let (from_registry, from_mirror) = setup(&registry, &mirror);
     let direct = pull(&format!("{from_registry}/team/large:1")).expect("a direct pull");
-    three_times(&mut registry, &mirror, &image, &direct, || {
+    three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
         pull(&format!("{from_mirror}/team/large:1"))
     });
     let memory = mirror.rss_anon_kb();
@@ -41,12 +42,7 @@ fn docker_pulls_a_layer_of_a_gigabyte() {
         "dockerd",
         "docker"
     );
-    let docker = Dockerd::start(&[]);
-    large(by_prefix, |reference| {
-        let pulled = docker.pull(reference)?;
-        docker.remove(reference);
-        Ok(pulled)
-    });
+    large(by_prefix, |reference| Dockerd::start(&[]).pull(reference));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What it must show, 1: podman with a mirror in `registries.conf`.
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use entrepot_testkit::each_upstream;
 use entrepot_testkit::real::{Image, Podman, Registry, mirror_of, three_times};
@@ -46,7 +47,7 @@ fn podman_mirror(mut registry: Registry) {
         let direct = pull(&podman, &format!("{}/{repository}:1", registry.address())).expect("a direct pull");
         assert!(direct.0.contains(image.digest()), "{direct:?}");
         let reference = format!("{host}/{repository}:1");
-        three_times(&mut registry, &mirror, &image, &direct, || {
+        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
             pull(&podman, &reference)
         });
     }

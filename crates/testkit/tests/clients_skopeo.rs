@@ -1,5 +1,7 @@
 //! What it must show, 1: `skopeo copy --all --preserve-digests`, which takes every byte of an image.
 
+use std::slice;
+
 use entrepot_testkit::each_upstream;
 use entrepot_testkit::real::{Image, Registry, Skopeo, mirror_of, three_times};
 
@@ -21,7 +23,7 @@ fn skopeo_copy_all(mut registry: Registry) {
         // The directory holds every document and blob, and a file with its version.
         assert_eq!(direct.len(), image.digests().len() + 1, "{direct:#?}");
         let reference = format!("{}/origin.test/{repository}:1", mirror.address());
-        three_times(&mut registry, &mirror, &image, &direct, || {
+        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
             Skopeo::copy(&reference)
         });
         let by_digest = format!("{}/origin.test/{repository}@{}", mirror.address(), image.digest());

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, JoinSet};
@@ -29,6 +30,9 @@ pub(crate) type Handler =
 /// A listener on a runtime of its own.
 pub(crate) struct Listener {
     address: SocketAddr,
+    /// Bound for as long as the listener lives, and never listening: while it is stopped, connections are refused and
+    /// nobody else can be given the port.
+    _reserve: Socket,
     handler: Handler,
     runtime: Option<Runtime>,
     accepting: Option<JoinHandle<()>>,
@@ -43,8 +47,15 @@ impl Listener {
             .enable_all()
             .build()
             .expect("a runtime can be built");
+        let reserve = bind(SocketAddr::new(ip, 0));
+        let address = reserve
+            .local_addr()
+            .ok()
+            .and_then(|a| a.as_socket())
+            .expect("a bound socket has an address");
         let mut listener = Listener {
-            address: SocketAddr::new(ip, 0),
+            address,
+            _reserve: reserve,
             handler,
             runtime: Some(runtime),
             accepting: None,
@@ -72,12 +83,12 @@ impl Listener {
     pub(crate) fn restart(&mut self) {
         self.stop();
         let runtime = self.runtime.as_ref().expect("the runtime lives until drop");
-        let socket = std::net::TcpListener::bind(self.address)
-            .unwrap_or_else(|e| panic!("cannot listen on {}: {e}", self.address));
+        let socket = bind(self.address);
+        socket.listen(1024).expect("a bound socket can listen");
         socket
             .set_nonblocking(true)
             .expect("a socket can be made non-blocking");
-        self.address = socket.local_addr().expect("a bound socket has an address");
+        let socket = std::net::TcpListener::from(socket);
         let handler = self.handler.clone();
         self.accepting = Some(runtime.spawn(async move {
             let socket = TcpListener::from_std(socket).expect("the socket is non-blocking");
@@ -100,6 +111,18 @@ impl fmt::Debug for Listener {
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
+}
+
+/// A socket that shares its port with others of ours.
+fn bind(address: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket can be made");
+    let shared = socket
+        .set_reuse_address(true)
+        .and_then(|()| socket.set_reuse_port(true));
+    shared
+        .and_then(|()| socket.bind(&address.into()))
+        .unwrap_or_else(|e| panic!("cannot bind {address}: {e}"));
+    socket
 }
 
 async fn accept(socket: TcpListener, handler: Handler) {

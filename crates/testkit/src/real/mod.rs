@@ -20,6 +20,8 @@ mod skopeo;
 mod through;
 mod token;
 
+pub mod conformance;
+
 pub use containerd::Containerd;
 pub use docker::{Built, Dockerd, Pulled};
 pub use gateway::Seen;

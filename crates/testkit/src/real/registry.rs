@@ -11,10 +11,13 @@ use super::gateway::{Log, Role, Seen, gateway};
 use super::image::Image;
 use super::listener::Listener;
 use super::process::{Process, TempDir, find, free_port, go_program, temp_dir};
-use super::push::push;
+use super::push::{Fetched, fetch, push};
 use super::token::{ISSUER, SERVICE, TokenServer};
 
 const BLOB_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// Every kind of manifest; distribution hands out no OCI index to those who do not name it.
+pub(crate) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*";
 const READY: Duration = Duration::from_secs(20);
 
 /// A user name and its password.
@@ -144,6 +147,21 @@ impl Registry {
         let token = self.tokens.as_ref().map(|t| t.push_token(repository));
         push(self.backend, token.as_deref(), repository, tag, image)
             .unwrap_or_else(|e| panic!("cannot push to {repository}: {e}\n{}", self.process.log()));
+    }
+
+    /// One GET of `/v2/<repository>/<rest>`, past the gateway, with all that may be needed to be let in.
+    pub fn ask(&self, repository: &str, rest: &str) -> Result<Fetched, String> {
+        let token = self
+            .tokens
+            .as_ref()
+            .map(|t| format!("Bearer {}", t.push_token(repository)));
+        let mut headers = vec![("accept", MANIFESTS)];
+        headers.extend(token.as_deref().map(|token| ("authorization", token)));
+        fetch(
+            "GET",
+            &format!("http://{}/v2/{repository}/{rest}", self.backend),
+            &headers,
+        )
     }
 
     /// Every request since the start, or the last [`forget`](Registry::forget), in the order of their answers.

@@ -31,12 +31,12 @@ pub fn mirror_of(registry: &Registry) -> Mirror {
     ))
 }
 
-/// Pulls cold, warm, and with the upstream stopped. Each time the result must equal `direct`; cold, no byte of a blob is
+/// Pulls `images` cold, warm, and with the upstream stopped. Each time the result must equal `direct`; cold, no byte of a blob is
 /// fetched twice, and warm none at all. The upstream runs again afterwards.
 pub fn three_times<T: PartialEq + Debug>(
     registry: &mut Registry,
     mirror: &Mirror,
-    image: &Image,
+    images: &[Image],
     direct: &T,
     mut pull: impl FnMut() -> Result<T, String>,
 ) {
@@ -46,17 +46,14 @@ pub fn three_times<T: PartialEq + Debug>(
     };
     registry.forget();
     phase("cold");
-    let fetched: u64 = image
-        .blobs
-        .iter()
-        .map(|blob| registry.bytes_of(&blob.digest))
-        .sum();
+    let blobs = || images.iter().flat_map(|image| &image.blobs);
+    let fetched: u64 = blobs().map(|blob| registry.bytes_of(&blob.digest)).sum();
     assert!(
         fetched > 0,
         "cold: nothing came from upstream: {:#?}",
         registry.seen()
     );
-    for blob in &image.blobs {
+    for blob in blobs() {
         let bytes = registry.bytes_of(&blob.digest);
         assert!(
             bytes <= blob.size,
