@@ -1,6 +1,7 @@
 //! What a developer does with this repository, one command for each thing: `cargo xtask <command>`.
 
 mod fuzz;
+mod r#gen;
 mod layers;
 mod machine;
 mod report;
@@ -16,6 +17,7 @@ usage: cargo xtask <command>
 
   test [--quick]     everything that must hold, what it needs installed first; --quick leaves out real clients
   layers             which crate may depend on which, and what the pure ones may not reach
+  gen [--check]      the reference, the sample and the JSON schema of the configuration; --check only compares
   fuzz [seconds]     every fuzz target for that long (60 unless told)
 ";
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         ["test"] => test::run_all(false),
         ["test", "--quick"] => test::run_all(true),
         ["layers"] => layers::check(),
+        ["gen"] => r#gen::write(),
+        ["gen", "--check"] => r#gen::check(),
         ["fuzz"] => fuzz::targets_for(60),
         ["fuzz", seconds] if seconds.parse::<u64>().is_ok_and(|n| n > 0) => {
             fuzz::targets_for(seconds.parse().unwrap_or(60))

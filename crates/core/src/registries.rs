@@ -15,10 +15,10 @@ pub struct Registry {
     pub label: Option<&'static str>,
     /// Its names in images, when the host of its URL is not the only one.
     pub names: &'static [&'static str],
-    /// Where its tokens are issued, besides the registry itself. `{region}` is the label that [`Registry::region`] finds.
-    token_hosts: &'static [&'static str],
+    /// Where its tokens are issued, besides the registry itself. `{region}` is the second label of its host.
+    pub token_hosts: &'static [&'static str],
     /// Where its redirects lead, besides the registry itself; `None`: not known.
-    blob_hosts: Option<&'static [&'static str]>,
+    pub blob_hosts: Option<&'static [&'static str]>,
 }
 
 /// The names under which images of Docker Hub are known.
@@ -160,7 +160,7 @@ pub fn known(host: &str) -> Option<&'static Registry> {
 
 impl Registry {
     /// Where credentials may go besides the registry itself, which is at `host`.
-    pub fn token_hosts(&self, host: &str) -> Vec<HostPattern> {
+    pub fn token_patterns(&self, host: &str) -> Vec<HostPattern> {
         let region = Registry::region(host);
         let named = self
             .token_hosts
@@ -173,7 +173,7 @@ impl Registry {
     }
 
     /// Where its redirects lead; `None` when that is not known.
-    pub fn blob_hosts(&self) -> Option<Vec<HostPattern>> {
+    pub fn blob_patterns(&self) -> Option<Vec<HostPattern>> {
         Some(
             self.blob_hosts?
                 .iter()
@@ -212,11 +212,11 @@ mod tests {
         for registry in REGISTRIES {
             let blobs = registry.blob_hosts.unwrap_or_default();
             assert_eq!(
-                registry.blob_hosts().unwrap_or_default().len(),
+                registry.blob_patterns().unwrap_or_default().len(),
                 blobs.len(),
                 "{registry:?}"
             );
-            let tokens = registry.token_hosts("registry.cn-hangzhou.aliyuncs.com");
+            let tokens = registry.token_patterns("registry.cn-hangzhou.aliyuncs.com");
             assert_eq!(tokens.len(), registry.token_hosts.len(), "{registry:?}");
         }
     }
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn alibaba_tokens_come_from_the_region_of_the_registry() {
         let host = "demo-registry.cn-hangzhou.cr.aliyuncs.com";
-        let hosts = known(host).map(|r| r.token_hosts(host)).unwrap_or_default();
+        let hosts = known(host).map(|r| r.token_patterns(host)).unwrap_or_default();
         assert!(
             hosts
                 .iter()

@@ -363,7 +363,7 @@ pub static TOKEN: Section = Section {
             "sha256",
             Kind::Sha256,
             Required,
-            "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"",
+            "\"0000000000000000000000000000000000000000000000000000000000000000\"",
             "The SHA-256 of the token, in hexadecimal: `printf %s TOKEN | sha256sum`. The token itself is nowhere in the configuration.",
         ),
     ],

@@ -70,8 +70,8 @@ pub(super) fn draft(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Dr
         auth: auth.flatten(),
         public: public.into_iter().map(|found| found.value).collect(),
         token_hosts: token_hosts
-            .unwrap_or_else(|| known.map(|known| known.token_hosts(host)).unwrap_or_default()),
-        blob_hosts: blob_hosts.or_else(|| known?.blob_hosts()),
+            .unwrap_or_else(|| known.map(|known| known.token_patterns(host)).unwrap_or_default()),
+        blob_hosts: blob_hosts.or_else(|| known?.blob_patterns()),
         insecure,
         allow_private,
         on_gone: section.get::<OnGone>(reader, "on_gone").unwrap_or(OnGone::Keep),
