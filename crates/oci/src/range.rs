@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn t_hc5_ranges_are_resolved_against_the_size() {
         let max = u64::MAX;
-        let rows: &[(RangeRequest, u64, Option<(u64, u64)>)] = &[
+        let rows = [
             (From { start: 0 }, 10, Some((0, 10))),
             (From { start: 9 }, 10, Some((9, 10))),
             (From { start: 10 }, 10, None),
@@ -268,7 +268,7 @@ mod tests {
             (From { start: 0 }, 0, None),
             (Suffix { len: 1 }, 0, None),
         ];
-        for &(range, size, expected) in rows {
+        for (range, size, expected) in rows {
             let expected = expected
                 .map(|(start, end)| ByteSpan { start, end })
                 .ok_or(Unsatisfiable { size });
