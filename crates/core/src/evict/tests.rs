@@ -1,1 +1,108 @@
-//! Tests.
+use proptest::prelude::*;
+
+use super::*;
+
+fn candidate(n: u8, size: u64, used: u64, busy: bool) -> Candidate {
+    Candidate {
+        digest: Digest::sha256(&[n]),
+        size,
+        used: Wall(used),
+        busy,
+    }
+}
+
+#[test]
+fn nothing_goes_while_everything_fits() {
+    assert_eq!(goal(1000, 900, 100), 0);
+    assert_eq!(goal(1000, 901, 100), 51);
+    assert_eq!(goal(1000, 0, 5000), 0, "there is nothing to free");
+    assert_eq!(goal(0, 10, 0), 10);
+    assert_eq!(goal(u64::MAX, u64::MAX, u64::MAX), 0);
+}
+
+#[test]
+fn the_least_recently_used_go_first_and_busy_ones_stay() {
+    let listed = vec![
+        candidate(1, 10, 300, false),
+        candidate(2, 10, 100, true),
+        candidate(3, 10, 200, false),
+        candidate(4, 10, 400, false),
+    ];
+    let sizes = |goal| {
+        plan_listed(goal, listed.clone())
+            .iter()
+            .map(|c| c.used.0)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(0), [0u64; 0]);
+    assert_eq!(sizes(1), [200]);
+    assert_eq!(sizes(11), [200, 300]);
+    assert_eq!(sizes(1000), [200, 300, 400]);
+}
+
+#[test]
+fn an_object_outlives_its_last_use_by_blob_ttl() {
+    let day = Duration::from_secs(86_400);
+    let used = Wall(1_000_000);
+    assert!(!outlived(used, None, Wall(u64::MAX)));
+    assert!(!outlived(used, Some(day), used.plus(day)));
+    assert!(outlived(used, Some(day), Wall(used.plus(day).0 + 1)));
+    assert!(
+        !outlived(used, Some(day), Wall(0)),
+        "a clock set back removes nothing"
+    );
+}
+
+#[test]
+fn a_use_is_written_once_per_period() {
+    let mut touches = Touches::default();
+    let digest = Digest::sha256(b"x");
+    let written = Wall(0);
+    touches.touch(digest, written, Wall(599_999));
+    assert_eq!(touches.used(&digest), None);
+    touches.touch(digest, written, Wall(600_000));
+    touches.touch(digest, written, Wall(700_000));
+    assert_eq!(touches.used(&digest), Some(Wall(700_000)));
+    assert_eq!(touches.drain().len(), 1);
+    assert_eq!(touches.used(&digest), None);
+}
+
+#[test]
+fn many_touches_ask_to_be_written() {
+    let mut touches = Touches::default();
+    let now = Wall(10_000_000);
+    let mut asked = (0u32..).map(|n| touches.touch(Digest::sha256(&n.to_be_bytes()), Wall(0), now));
+    assert_eq!(asked.position(|flush| flush), Some(MAX_TOUCHES - 1));
+}
+
+proptest! {
+    /// T-DF6, the plan's part: it frees enough if it can, no busy object goes, nothing used later goes before something
+    /// used earlier, and the order of the listing does not matter.
+    #[test]
+    fn t_df6_plans_are_sufficient_ordered_and_deterministic(
+        objects in proptest::collection::vec((1u64..1000, 0u64..50, any::<bool>()), 0..60),
+        goal in 0u64..20_000,
+    ) {
+        let candidates: Vec<Candidate> = objects
+            .iter()
+            .zip(0u8..)
+            .map(|(&(size, used, busy), n)| candidate(n, size, used, busy))
+            .collect();
+        let chosen = plan_listed(goal, candidates.clone());
+        let freed: u64 = chosen.iter().map(|c| c.size).sum();
+        let free: u64 = candidates.iter().filter(|c| !c.busy).map(|c| c.size).sum();
+        prop_assert!(freed >= goal.min(free));
+        if let Some(last) = chosen.last() {
+            prop_assert!(freed - last.size < goal, "one too many");
+        }
+        prop_assert!(chosen.iter().all(|c| !c.busy));
+        let newest = chosen.iter().map(|c| c.used).max();
+        let kept = candidates.iter().filter(|c| !c.busy && !chosen.contains(c)).map(|c| c.used).min();
+        if let (Some(newest), Some(kept)) = (newest, kept) {
+            prop_assert!(newest <= kept);
+        }
+        let mut reversed = candidates;
+        reversed.reverse();
+        prop_assert_eq!(plan_listed(goal, reversed), chosen);
+    }
+}
