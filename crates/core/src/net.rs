@@ -74,10 +74,11 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     }
     // Only 2000::/3 is given out for global unicast; loopback, ULA, link-local, site-local and multicast lie outside.
     let global = s[0] & 0xe000 == 0x2000;
-    let special = (s[0] == 0x2001 && s[1] < 0x0200)
-        || (s[0] == 0x2001 && s[1] == 0x0db8)
-        || (s[0] == 0x3fff && s[1] < 0x1000)
-        || (s[0] == 0x2620 && s[1] == 0x004f && s[2] == 0x8000);
+    // Protocol assignments, documentation (twice), AS112.
+    let special = matches!(
+        (s[0], s[1], s[2]),
+        (0x2001, ..0x0200 | 0x0db8, _) | (0x3fff, ..0x1000, _) | (0x2620, 0x004f, 0x8000)
+    );
     global && !special
 }
 

@@ -15,10 +15,11 @@ const PROBE: Duration = Duration::from_secs(30);
 const FIRST_HOLD: Duration = Duration::from_secs(15);
 const LONGEST_HOLD: Duration = Duration::from_secs(120);
 
-/// Retries are counted in tenths: a request earns one, a retry costs ten.
-const RETRY: u64 = 10;
+/// What a retry costs, in requests, each of which earns one. A tenth of the requests would be eleven, for a retry earns
+/// as well; one more leaves room for what time earns.
+const RETRY: u64 = 12;
 const MOST_RETRIES: u64 = 10 * RETRY;
-/// So that a quiet origin may be retried at all: one retry in ten seconds.
+/// So that a quiet origin may be retried at all: one retry in twelve seconds.
 const EARNED_PER_SECOND: u64 = 1;
 
 /// Whether an origin is asked.
@@ -155,7 +156,7 @@ impl Health {
         wait
     }
 
-    /// Takes one retry out of the budget: a tenth of the requests, and one in ten seconds.
+    /// Takes one retry out of the budget, if it holds one.
     pub(super) fn spend_retry(&mut self, now: Mono) -> bool {
         self.fill(now);
         let granted = self.retries >= RETRY;

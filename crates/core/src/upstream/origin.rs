@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use url::{Host, Url};
+use url::Url;
 
 use crate::config::Source;
 use crate::pattern::HostPattern;
@@ -31,27 +31,8 @@ pub(super) fn same(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }
 
-/// Whether a list declares the host of `url`. A pattern without a port means the scheme's own port only; an address must
-/// be spelt out, no star reaches it.
 pub(super) fn declared(patterns: &[HostPattern], url: &Url) -> bool {
-    let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
-        return false;
-    };
-    let default = url.port().is_none();
-    match host {
-        Host::Ipv6(_) => false,
-        Host::Ipv4(address) => {
-            let (bare, full) = (address.to_string(), format!("{address}:{port}"));
-            patterns
-                .iter()
-                .map(HostPattern::to_string)
-                .any(|text| text == full || (default && text == bare))
-        }
-        // A pattern that also matches another port does not name this one.
-        Host::Domain(name) => patterns
-            .iter()
-            .any(|pattern| pattern.matches(name, port) && (default || !pattern.matches(name, port ^ 1))),
-    }
+    patterns.iter().any(|pattern| pattern.declares(url))
 }
 
 /// Whether the owner of the configuration has named this origin as the registry.

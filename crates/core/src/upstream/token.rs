@@ -11,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::failures::{self, Scene};
+use super::health::Refused;
 use super::{
     Fault, Input, MAX_SMALL, Origin, Outbound, Trust, USER_AGENT, UpstreamState, backoff, net_literal, origin,
 };
@@ -67,6 +68,10 @@ pub struct TokenExchange {
 
 /// What the engine has to do next for a token.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a step lives for one turn of a loop, and most of them send"
+)]
 pub enum TokenStep {
     Send(Outbound),
     /// As for an exchange.
@@ -131,25 +136,18 @@ impl TokenExchange {
                     state.keep_token(self.ask.key.clone(), token.clone(), now.mono);
                     TokenStep::Done(Ok(token))
                 }
-                Err(why) => self.fail(
-                    Reason::UpstreamBadAnswer,
-                    &format!("the token service answered with {why}"),
-                ),
+                Err(why) => self.fail(Reason::UpstreamBadAnswer, &format!("it answered with {why}")),
             },
-            (Phase::Reading, Input::Small(Err(_)) | Input::Fault(_)) => self.fail(
-                Reason::UpstreamBadAnswer,
-                "the token service's answer broke off or was too long",
-            ),
+            (Phase::Reading, Input::Small(Err(_)) | Input::Fault(_)) => {
+                self.fail(Reason::UpstreamBadAnswer, "its answer broke off or was too long")
+            }
             _ => self.fail(Reason::Internal, "a step was answered out of turn"),
         }
     }
 
     fn send(&mut self, state: &mut UpstreamState, now: Now) -> TokenStep {
         if net_literal(&self.ask.source, &self.url) {
-            return self.fail(
-                Reason::UpstreamRedirectRefused,
-                "the token service has no public address",
-            );
+            return self.fail(Reason::UpstreamRedirectRefused, "it has no public address");
         }
         if let Err(refused) = state.origin(&Origin::of(&self.url), now.mono).admit(now.mono) {
             return TokenStep::Done(Err(self.scene().refused(refused)));
@@ -187,28 +185,24 @@ impl TokenExchange {
         }
         let after = backoff::retry_after(&parts.headers, now);
         match status.as_u16() {
-            200 if encoded(&parts.headers) => self.fail(
-                Reason::UpstreamBadAnswer,
-                "the token service answered with an encoded body",
-            ),
+            200 if encoded(&parts.headers) => {
+                self.fail(Reason::UpstreamBadAnswer, "it answered with an encoded body")
+            }
             200 => {
                 self.phase = Phase::Reading;
                 TokenStep::ReadSmall { max: MAX_SMALL }
             }
-            401 => self.fail(Reason::UpstreamUnauthorized, self.refusal()),
-            403 => self.fail(Reason::UpstreamDenied, self.refusal()),
+            401 => self.fail(Reason::UpstreamUnauthorized, &self.refusal()),
+            403 => self.fail(Reason::UpstreamDenied, &self.refusal()),
             429 => {
                 let wait = health.held(now.mono, after);
-                let failure = self.scene().fail(
-                    Reason::UpstreamRateLimited,
-                    "the token service asked for fewer requests; try again later",
-                );
-                TokenStep::Done(Err(failure.retry_after(wait)))
+                let failure = self.scene().refused(Refused::Held(wait));
+                TokenStep::Done(Err(failure))
             }
             // A token endpoint that moves is a token endpoint that was taken over (CVE-2026-49478).
             300..=399 => self.fail(
                 Reason::UpstreamRedirectRefused,
-                "the token service redirects, which is not followed",
+                "it redirects, which is not followed",
             ),
             408 | 425 | 500..=599 => {
                 let mut failure = self.scene().server_error(status);
@@ -222,10 +216,7 @@ impl TokenExchange {
                     once && after.is_none_or(|wait| wait <= backoff::PATIENCE),
                 )
             }
-            code => self.fail(
-                Reason::UpstreamBadAnswer,
-                &format!("the token service answered {code}"),
-            ),
+            code => self.fail(Reason::UpstreamBadAnswer, &format!("it answered {code}")),
         }
     }
 
@@ -261,17 +252,17 @@ impl TokenExchange {
         TokenStep::Done(Err(failure))
     }
 
-    fn refusal(&self) -> &'static str {
-        match self.ask.credentials {
-            Some(_) => "the token service refuses the configured credentials; the operator should check them",
-            None => {
-                "the token service gives nothing to anonymous clients; the operator can configure credentials"
-            }
-        }
+    fn refusal(&self) -> String {
+        let why = match self.ask.credentials {
+            Some(_) => "refuses the configured credentials; the operator should check them",
+            None => "gives nothing to anonymous clients; the operator can configure credentials",
+        };
+        format!("it {why}")
     }
 
     fn fail(&self, reason: Reason, sentence: &str) -> TokenStep {
-        TokenStep::Done(Err(self.scene().fail(reason, sentence)))
+        let scene = self.scene();
+        TokenStep::Done(Err(scene.fail(reason, format!("{}: {sentence}", scene.who))))
     }
 
     fn scene(&self) -> Scene<'_> {
