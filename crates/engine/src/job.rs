@@ -1,0 +1,95 @@
+//! Work that outlives the answer that started it. A job is data: the host decides where it runs.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use entrepot_core::config::Source;
+use entrepot_core::freshness::TagRecord;
+use entrepot_core::upstream::{Ask, Identity, Token, TokenAsk, What};
+use entrepot_oci::media::MediaType;
+use entrepot_oci::name::{Repository, Tag};
+use entrepot_oci::{Digest, Reference};
+
+use crate::lists::{ListAsk, ListRecord};
+use crate::ports::{Blobs, Flight, Host};
+
+/// See the module. Hand it to [`crate::Engine::run`].
+#[derive(Debug)]
+pub enum Job<H: Host> {
+    /// Fills one object; belongs to no client.
+    Fill { ask: Ask, credentialed: bool, ticket: <H::Blobs as Blobs>::Ticket },
+    /// Work that others wait for.
+    Fly { lead: <H::Flight as Flight>::Lead, work: Work },
+}
+
+/// What a flight does.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// GET a manifest, check it and keep it.
+    Fetch(Place, Reference),
+    /// HEAD a manifest of which nothing is held.
+    Look(Place, Reference),
+    /// HEAD a tag that is held but no longer believed.
+    Revalidate(Place, Tag, TagRecord),
+    Token(TokenAsk),
+    /// Whether anyone may see the repository.
+    Probe(Place, What),
+    List(Place, ListAsk),
+}
+
+/// A repository upstream, and as whom we ask for it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub source: Arc<Source>,
+    pub repository: Repository,
+    pub identity: Identity,
+    /// Whether what comes back rests on our credentials.
+    pub credentialed: bool,
+}
+
+/// What a flight brings.
+#[derive(Clone, Debug)]
+pub enum Landed {
+    Manifest(Held),
+    Head(TagRecord),
+    Token(Token),
+    Public,
+    List(ListRecord),
+}
+
+/// A manifest at hand: its bytes are verbatim, and hash to `digest`.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub digest: Digest,
+    pub media_type: MediaType,
+    pub bytes: Bytes,
+}
+
+impl Work {
+    /// Those with equal keys bring the same thing.
+    pub(crate) fn key(&self) -> String {
+        match self {
+            Work::Fetch(place, reference) => place.key("fetch", &reference.to_string()),
+            Work::Look(place, reference) => place.key("look", &reference.to_string()),
+            Work::Revalidate(place, tag, _) => place.key("revalidate", tag.as_str()),
+            Work::Probe(place, _) => place.key("probe", ""),
+            Work::List(place, ask) => place.key("list", &ask.key()),
+            Work::Token(ask) => format!("token {:?}", ask.key),
+        }
+    }
+}
+
+impl Place {
+    /// Names something in this repository. The parts cannot run into each other: neither an origin nor a repository
+    /// holds a space. Sources are told apart by where they lead, not by their name in the configuration, which may
+    /// come to mean another registry.
+    pub(crate) fn key(&self, kind: &str, rest: &str) -> String {
+        let who = if matches!(self.identity, Identity::Anonymous) { "anonymous" } else { "known" };
+        format!("{kind} {} {} {who} {rest}", self.source.url.origin().ascii_serialization(), self.repository)
+    }
+
+    /// As [`Place::key`], for what is true whoever asks.
+    pub(crate) fn shared_key(&self, kind: &str, rest: &str) -> String {
+        format!("{kind} {} {} {rest}", self.source.url.origin().ascii_serialization(), self.repository)
+    }
+}

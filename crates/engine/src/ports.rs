@@ -1,0 +1,178 @@
+//! What a host lends the engine.
+//!
+//! Plain `async fn` in traits, without `Send`: a native host proves `Send` where it spawns a concrete future, a Worker
+//! never needs it. A port that cannot do its work says so with a value; none of them panics, and none decides policy.
+#![expect(async_fn_in_trait, reason = "hosts are concrete types; the native one asserts Send where it spawns")]
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use entrepot_core::access::SigningKey;
+use entrepot_core::config::{Config, Source};
+use entrepot_core::failure::Failure;
+use entrepot_core::limit::{LimitKey, Verdict};
+use entrepot_core::time::Now;
+use entrepot_core::upstream::{Fault, Identity, Outbound, SmallFault, UpstreamState};
+use entrepot_oci::Digest;
+use entrepot_oci::range::ByteSpan;
+
+use entrepot_core::event::Event;
+use crate::job::{Job, Landed};
+
+/// Everything together. `Engine` holds one of these.
+pub trait Host: Sized + 'static {
+    type Http: Http;
+    type Meta: Meta;
+    type Blobs: Blobs<Upstream = <Self::Http as Http>::Body>;
+    type Flight: Flight;
+
+    fn http(&self) -> &Self::Http;
+    fn meta(&self) -> &Self::Meta;
+    fn blobs(&self) -> &Self::Blobs;
+    fn flight(&self) -> &Self::Flight;
+
+    /// The configuration in force; a request takes it once and keeps it to its end.
+    fn config(&self) -> Arc<Config>;
+    fn signing_key(&self) -> SigningKey;
+    fn now(&self) -> Now;
+    fn random(&self) -> u64;
+    async fn sleep(&self, duration: Duration);
+
+    /// What is remembered of upstreams. No guard outlives the closure, and nothing in it waits.
+    fn state<R>(&self, with: impl FnOnce(&mut UpstreamState) -> R) -> R;
+    /// Charges one request to `key`'s bucket. Exact natively; a Worker's binding answers only yes or no.
+    fn charge(&self, key: LimitKey, now: Now) -> Verdict;
+    /// What we may present to `source`: its static credentials, or what its helper answers.
+    async fn identity(&self, source: &Source) -> Result<Identity, Failure>;
+    /// Hands on work that outlives the answer.
+    fn start(&self, job: Job<Self>);
+    fn observe(&self, event: Event);
+}
+
+/// One request to an upstream: no redirect followed, no header added but what HTTP itself needs.
+pub trait Http {
+    /// A body on its way in. The engine moves it and never looks inside.
+    type Body;
+
+    async fn send(&self, request: Outbound) -> Result<(http::response::Parts, Self::Body), Fault>;
+    /// The whole body, if it has at most `max` bytes.
+    async fn read_small(&self, body: Self::Body, max: usize) -> Result<Bytes, SmallFault>;
+}
+
+/// Small records under a key. A record that cannot be read is absent; one that cannot be written is lost, and the host
+/// says so in its own log: neither ever fails a pull.
+pub trait Meta {
+    async fn get(&self, key: &str) -> Option<Bytes>;
+    /// Keeps `value` for `keep` at least, or for as long as there is room.
+    async fn put(&self, key: String, value: Bytes, keep: Option<Duration>);
+    async fn remove(&self, key: &str);
+}
+
+/// Objects under their digest. One file for each, however many repositories show it.
+pub trait Blobs {
+    type Upstream;
+    /// What an answer carries.
+    type Body: Debug;
+    type Stored: Stored<Body = Self::Body>;
+    type Follower: Follower<Body = Self::Body>;
+    type Ticket: Ticket<Upstream = Self::Upstream>;
+
+    /// Who serves `digest`: the store, a fill under way, or a fill that the caller must start.
+    async fn claim(&self, digest: Digest) -> Claim<Self::Stored, Self::Follower, Self::Ticket>;
+    /// The stored object, if there is one; starts nothing.
+    async fn stored(&self, digest: Digest) -> Option<Self::Stored>;
+    /// Keeps a small object (a manifest). The caller has checked its digest.
+    async fn keep(&self, digest: Digest, bytes: Bytes);
+    /// Reads a small object back, if it is stored and has at most `max` bytes.
+    async fn read(&self, digest: Digest, max: usize) -> Option<Bytes>;
+    /// A body that goes straight through and is stored nowhere. Where it is the whole object, its last bytes are held
+    /// back until `digest` matches (on hosts that can look inside).
+    fn through(&self, digest: Digest, whole: Option<u64>, stall: Duration, body: Self::Upstream) -> Self::Body;
+}
+
+/// The answer to [`Blobs::claim`].
+#[derive(Debug)]
+pub enum Claim<S, F, T> {
+    Stored(S),
+    /// Somebody's fill is under way: follow it.
+    Filling(F),
+    /// Nobody's: start a fill job with the ticket, and follow it. Dropping the ticket fails the followers.
+    Yours(T, F),
+}
+
+/// A whole, verified object. It is not evicted while this lives.
+pub trait Stored {
+    type Body;
+
+    /// Bytes.
+    fn size(&self) -> u64;
+    fn body(self, span: ByteSpan) -> Self::Body;
+}
+
+/// One client's view of a fill.
+pub trait Follower {
+    type Body;
+
+    /// The object's size, as soon as it is known, or why there will be no object.
+    async fn head(&mut self) -> Result<u64, Failure>;
+    /// The bytes of `span` as they arrive. The last bytes of the object wait until the digest matches; when it does not,
+    /// the body breaks.
+    fn body(self, span: ByteSpan) -> Self::Body;
+}
+
+/// The right and the duty to fill one object.
+pub trait Ticket: Debug {
+    type Upstream;
+
+    /// Upstream answered: the followers may start. `size` is unknown when upstream did not say.
+    async fn begin(&mut self, size: Option<u64>);
+    /// Takes `body`, whose first byte is byte `offset` of the object; what is held already is skipped. A pause longer than
+    /// `stall` ends it.
+    async fn fill(&mut self, offset: u64, body: Self::Upstream, stall: Duration) -> Filled;
+    /// All bytes are in: verifies, releases the held-back tail, stores. The size, or what did not match.
+    async fn seal(self) -> Result<u64, Failure>;
+    /// There will be no object.
+    fn fail(self, failure: Failure);
+}
+
+/// How a body ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filled {
+    Whole,
+    /// The body broke; `received` counts from the object's first byte.
+    Broken { received: u64, fault: Fault },
+    /// The body is longer than its head said, or than any object may be.
+    TooLong,
+    /// Nobody is left who wants it and it cannot be stored.
+    Abandoned,
+}
+
+/// Waiting for another request's work.
+pub trait Flight {
+    type Lead: Lead;
+    type Wait: Wait;
+
+    fn join(&self, key: &str) -> Joined<Self::Lead, Self::Wait>;
+}
+
+/// The answer to [`Flight::join`].
+#[derive(Debug)]
+pub enum Joined<L, W> {
+    /// First to come: start the job with the lead, and wait for it like everyone else.
+    Lead(L, W),
+    Wait(W),
+    /// This host cannot wait for others: do the work yourself.
+    Alone,
+}
+
+/// The duty to land. Dropped without landing, it tells the waiting so.
+pub trait Lead: Debug {
+    fn land(self, landed: Result<Landed, Failure>);
+}
+
+/// The hope that somebody lands.
+pub trait Wait {
+    async fn landed(self) -> Result<Landed, Failure>;
+}

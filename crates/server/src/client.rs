@@ -1,0 +1,207 @@
+//! Requests to upstreams.
+//!
+//! No redirect is followed, nothing is decoded and no header added here: core decides all of that. What only a host can
+//! see is checked here: the addresses that a name resolves to, before a connection is made to one of them.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use entrepot_core::net::is_public;
+use entrepot_core::upstream::{Fault, Outbound, SmallFault, Trust};
+use entrepot_engine::ports::Http;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// Connections that are kept open to one upstream while nobody needs them.
+const IDLE_CONNECTIONS: usize = 16;
+const IDLE_FOR: Duration = Duration::from_secs(60);
+/// The largest head of an answer over HTTP/2, in bytes; over HTTP/1 at most [`HEADERS`] lines.
+const HEAD: u32 = 64 * 1024;
+const HEADERS: usize = 128;
+
+/// One pool of connections for each way of trusting, so that what one source may do never serves another.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    pools: Mutex<HashMap<Pool, reqwest::Client>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pool {
+    insecure: bool,
+    allow_private: bool,
+    connect: Duration,
+}
+
+/// A body on its way in.
+#[derive(Debug)]
+pub(crate) struct Incoming(reqwest::Body);
+
+impl Incoming {
+    /// The next bytes; `None` at the end. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
+        loop {
+            match self.0.frame().await? {
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Some(Ok(data));
+                    }
+                }
+                Err(error) => return Some(Err(fault(&error))),
+            }
+        }
+    }
+}
+
+impl Client {
+    fn pool(&self, trust: Trust, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
+        let pool = Pool { insecure: trust.insecure, allow_private: trust.allow_private, connect };
+        if let Some(client) = self.pools.lock().get(&pool) {
+            return Ok(client.clone());
+        }
+        let client = pool.build()?;
+        Ok(self.pools.lock().entry(pool).or_insert(client).clone())
+    }
+}
+
+impl Pool {
+    fn build(self) -> Result<reqwest::Client, reqwest::Error> {
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(self.connect)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_FOR)
+            .http1_max_headers(HEADERS)
+            .http2_max_header_list_size(HEAD)
+            .http2_adaptive_window(true)
+            .tcp_nodelay(true)
+            .tls_danger_accept_invalid_certs(self.insecure)
+            .tls_danger_accept_invalid_hostnames(self.insecure)
+            .dns_resolver(Resolver { allow_private: self.allow_private })
+            .build()
+    }
+}
+
+impl Http for Client {
+    type Body = Incoming;
+
+    async fn send(&self, request: Outbound) -> Result<(http::response::Parts, Incoming), Fault> {
+        let client = self.pool(request.trust, request.connect).map_err(|error| {
+            tracing::error!(error = %causes(&error), "no client for upstream requests can be made");
+            Fault::Tls
+        })?;
+        let mut built = reqwest::Request::new(request.method, request.url);
+        *built.headers_mut() = request.headers;
+        *built.body_mut() = request.body.map(Into::into);
+        let answer = tokio::time::timeout(request.connect + request.first_byte, client.execute(built)).await;
+        let response = answer.map_err(|_| Fault::Timeout)?.map_err(|error| {
+            let fault = fault(&error);
+            tracing::debug!(error = %causes(&error.without_url()), "an upstream request failed");
+            fault
+        })?;
+        let (head, body) = http::Response::<reqwest::Body>::from(response).into_parts();
+        Ok((head, Incoming(body)))
+    }
+
+    async fn read_small(&self, mut body: Incoming, max: usize) -> Result<Bytes, SmallFault> {
+        let mut bytes = BytesMut::new();
+        let all = async {
+            while let Some(chunk) = body.next().await {
+                let chunk = chunk.map_err(|_| SmallFault::Broken)?;
+                if bytes.len() + chunk.len() > max {
+                    return Err(SmallFault::TooLarge);
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes.freeze())
+        };
+        tokio::time::timeout(SMALL_WITHIN, all).await.unwrap_or(Err(SmallFault::Broken))
+    }
+}
+
+/// The longest that a manifest, a list or a token may take to arrive.
+const SMALL_WITHIN: Duration = Duration::from_secs(15);
+
+/// Resolves as the system does, and drops what is not public unless the source allows it. The connection goes to an
+/// address that was checked here, so a name that resolves differently a moment later changes nothing.
+#[derive(Debug)]
+struct Resolver {
+    allow_private: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` resolves to private addresses only; set `allow_private: true` on the source if that is meant")]
+struct PrivateAddress(String);
+
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` cannot be resolved: {1}")]
+struct Unresolved(String, #[source] std::io::Error);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allow_private = self.allow_private;
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(|error| Unresolved(host.clone(), error))?;
+            let found: Vec<SocketAddr> = found.filter(|address| allow_private || is_public(address.ip())).collect();
+            if found.is_empty() {
+                return Err(Box::from(PrivateAddress(host)));
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// What went wrong, read from the chain of causes.
+fn fault(error: &reqwest::Error) -> Fault {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if current.is::<PrivateAddress>() {
+            return Fault::PrivateAddress;
+        }
+        if current.is::<Unresolved>() {
+            return Fault::Dns;
+        }
+        if current.is::<rustls::Error>() {
+            return Fault::Tls;
+        }
+        if let Some(io) = current.downcast_ref::<std::io::Error>()
+            && let Some(inner) = io.get_ref()
+            && inner.is::<rustls::Error>()
+        {
+            return Fault::Tls;
+        }
+        if let Some(hyper) = current.downcast_ref::<hyper::Error>()
+            && hyper.is_parse()
+        {
+            return Fault::BadFraming;
+        }
+        cause = current.source();
+    }
+    if error.is_timeout() {
+        Fault::Timeout
+    } else if error.is_connect() {
+        Fault::Connect
+    } else {
+        Fault::Reset
+    }
+}
+
+/// The whole chain in one line.
+fn causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        text.push_str(": ");
+        text.push_str(&current.to_string());
+        cause = current.source();
+    }
+    text
+}

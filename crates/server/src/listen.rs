@@ -1,0 +1,324 @@
+//! Connections from clients: accepting them, bounding them, and turning their requests over to the engine.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use entrepot_core::access::MAX_TOKEN_BODY;
+use entrepot_core::event::{Method, RequestLog, Text};
+use entrepot_engine::{Engine, Facts, Reply};
+use futures_util::Stream;
+use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::host::Native;
+use crate::store::{Body, BodyBroken};
+use crate::tls::Acceptor;
+
+/// A client must send a request's head within this time, and may be idle for it between requests.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+const FORM_WITHIN: Duration = Duration::from_secs(10);
+/// A peer that acknowledges nothing for this long is gone.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// Bytes of a request's head.
+const HEAD: usize = 64 * 1024;
+const HEADERS: usize = 100;
+const STREAMS: u32 = 256;
+
+/// What every connection needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) engine: Engine<Native>,
+    /// One permit for each connection.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) tls: Option<Acceptor>,
+}
+
+/// Accepts until `stop`, then hands back what waits for the connections to end.
+pub(crate) async fn accept(listener: TcpListener, door: Door, stop: CancellationToken) -> GracefulShutdown {
+    let graceful = GracefulShutdown::new();
+    let builder = Arc::new(builder());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return graceful,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                wait_after(&error).await;
+                continue;
+            }
+        };
+        let Ok(permit) = door.room.clone().try_acquire_owned() else {
+            tokio::spawn(turn_away(stream));
+            continue;
+        };
+        tune(&stream);
+        tokio::spawn(connection(stream, peer, door.clone(), builder.clone(), graceful.watcher(), permit));
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD)
+        .max_headers(HEADERS)
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD as u32)
+        .keep_alive_interval(DEAD_AFTER / 2)
+        .keep_alive_timeout(DEAD_AFTER / 2);
+    builder
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+    watcher: Watcher,
+    permit: OwnedSemaphorePermit,
+) {
+    let open = Open::new(&door, permit);
+    match door.tls.clone() {
+        None => serve(stream, peer, door, &builder, watcher).await,
+        Some(acceptor) => match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => serve(stream, peer, door, &builder, watcher).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
+            Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
+        },
+    }
+    drop(open);
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    door: Door,
+    builder: &auto::Builder<TokioExecutor>,
+    watcher: Watcher,
+) {
+    let engine = door.engine;
+    let service = service_fn(move |request| {
+        let engine = engine.clone();
+        async move { Ok::<_, Infallible>(respond(engine, request, peer.ip()).await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!(%peer, error = %error, "a connection ended early");
+    }
+}
+
+async fn respond(engine: Engine<Native>, request: http::Request<Incoming>, peer: IpAddr) -> http::Response<Outgoing> {
+    let since = Instant::now();
+    let (head, body) = request.into_parts();
+    let form = form(&head, body).await;
+    // Over HTTP/1 the engine sees what the client sent: an absolute form shows there as an authority.
+    let reply = engine.serve(&head, form, peer).await;
+    let log = log(&head, &reply, since);
+    let Reply { answer, body, facts } = reply;
+    let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut response = http::Response::new(Outgoing {
+        source: match body {
+            Some(body) => Source::Stream(body),
+            None => Source::Bytes(Some(answer.body).filter(|bytes| !bytes.is_empty())),
+        },
+        log: Some(Box::new(log)),
+        since,
+        engine,
+        fetched: facts.fetched,
+        expected: expected.unwrap_or(0),
+    });
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
+}
+
+/// The body of a POST that says how long it is. No other is read: hyper closes the connection behind what is left.
+async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
+    let announced: u64 = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    if head.method != http::Method::POST || announced > MAX_TOKEN_BODY as u64 {
+        return None;
+    }
+    let read = Limited::new(body, MAX_TOKEN_BODY).collect();
+    tokio::time::timeout(FORM_WITHIN, read).await.ok()?.ok().map(|collected| collected.to_bytes())
+}
+
+fn log(head: &http::request::Parts, reply: &Reply<Body>, since: Instant) -> RequestLog {
+    let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
+    RequestLog {
+        client,
+        address,
+        method: Method::of(&head.method),
+        route,
+        target: Text::new(&head.uri.to_string()),
+        user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
+        source,
+        status: reply.answer.status.as_u16(),
+        verdict,
+        reason,
+        internal: internal.map(|internal| Text::new(&internal)),
+        bytes: 0,
+        upstream_bytes: 0,
+        first_byte: since.elapsed(),
+        total: Duration::ZERO,
+        aborted: false,
+    }
+}
+
+/// An answer's body. Counts what goes out, and writes the request's log line when it ends or is dropped.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    source: Source,
+    log: Option<Box<RequestLog>>,
+    since: Instant,
+    engine: Engine<Native>,
+    /// What goes out was fetched from upstream for this request.
+    fetched: bool,
+    /// Bytes that the head announced.
+    expected: u64,
+}
+
+#[derive(Debug)]
+enum Source {
+    Bytes(Option<Bytes>),
+    Stream(Body),
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyBroken;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+        let next = match &mut self.source {
+            Source::Bytes(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            Source::Stream(stream) => Pin::new(stream).poll_next(cx),
+        };
+        if let Poll::Ready(ready) = &next {
+            self.note(ready.as_ref());
+        }
+        next.map(|next| next.map(|chunk| chunk.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.source, Source::Bytes(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Outgoing {
+    fn note(&mut self, ready: Option<&Result<Bytes, BodyBroken>>) {
+        let since = self.since;
+        let Some(log) = &mut self.log else { return };
+        if log.bytes == 0 {
+            log.first_byte = since.elapsed();
+        }
+        match ready {
+            Some(Ok(chunk)) => log.bytes += chunk.len() as u64,
+            Some(Err(broken)) => {
+                log.aborted = true;
+                log.internal = Some(Text::new(&broken.0));
+                self.write();
+            }
+            None => self.write(),
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(mut log) = self.log.take() else { return };
+        log.total = self.since.elapsed();
+        if self.fetched {
+            log.upstream_bytes = log.bytes;
+        }
+        crate::log::request(&log);
+        self.engine.host().metrics().request(&log);
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // Dropped before its end: the client has left. A body that is out is dropped without being polled to its end.
+        if let (Some(log), Source::Stream(_)) = (&mut self.log, &self.source) {
+            log.aborted = log.bytes < self.expected;
+        }
+        self.write();
+    }
+}
+
+/// Counts a connection as long as it lasts.
+struct Open {
+    engine: Engine<Native>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(door: &Door, permit: OwnedSemaphorePermit) -> Open {
+        door.engine.host().metrics().connections().inc();
+        Open { engine: door.engine.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.engine.host().metrics().connections().dec();
+    }
+}
+
+/// Too many connections: says so at once, so that the client goes elsewhere.
+async fn turn_away(mut stream: TcpStream) {
+    const BODY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"this mirror has all the connections it can hold; try again"}]}"#;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+}
+
+fn tune(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(DEAD_AFTER / 4);
+    // Each of these makes things better where it works; a connection works without.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
+}
+
+/// Out of descriptors or memory: a pause lets connections end. Anything else concerns one connection only.
+async fn wait_after(error: &io::Error) {
+    let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
+    if exhausted {
+        tracing::warn!(%error, "no connection can be accepted; raise the limit on open files");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

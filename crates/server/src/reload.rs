@@ -1,0 +1,96 @@
+//! A new configuration without a restart: on SIGHUP, or when the file changes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use entrepot_core::config::Config;
+use entrepot_core::event::Event;
+use entrepot_engine::ports::Host;
+use notify::{RecursiveMode, Watcher};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::Native;
+use crate::tls::Acceptor;
+use crate::{Start, limits};
+
+/// Editors and mounts change a file in several steps.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// Reloads until `stop`. A configuration that is not valid changes nothing, and the log says why.
+pub(crate) async fn watch(start: Start, host: Arc<Native>, tls: Option<Acceptor>, stop: CancellationToken) {
+    let (changed, mut changes) = mpsc::channel(1);
+    // Dropping the watcher ends it.
+    let _watcher = start.config_path.as_deref().and_then(|path| watcher(path, changed.clone()));
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let mut current = start.config.clone();
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = changes.recv() => {
+                tokio::time::sleep(SETTLE).await;
+                while changes.try_recv().is_ok() {}
+            }
+            () = stop.cancelled() => return,
+        }
+        match (start.reload)() {
+            Ok(config) => {
+                warn_of_fixed(&current, &config);
+                if let (Some(acceptor), Some(files)) = (&tls, &config.tls)
+                    && let Err(error) = acceptor.reload(files)
+                {
+                    tracing::error!(%error, "the certificate is not reloaded; the one in use stays");
+                }
+                host.store().set_limits(limits(&config));
+                current = config.clone();
+                host.reconfigure(config);
+                host.observe(Event::Reloaded { accepted: true });
+                tracing::info!("the configuration is reloaded");
+            }
+            Err(problems) => {
+                host.observe(Event::Reloaded { accepted: false });
+                tracing::error!(%problems, "the new configuration is not valid; the one in force stays");
+            }
+        }
+    }
+}
+
+/// Watches the folder, since mounted configurations are replaced by renaming a link (Kubernetes' ConfigMaps).
+fn watcher(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let path = std::path::absolute(path).ok()?;
+    let folder = path.parent()?.to_owned();
+    let mut last = std::fs::read(&path).ok();
+    let told = move |_: notify::Result<notify::Event>| {
+        let content = std::fs::read(&path).ok();
+        if content.is_some() && content != last {
+            last = content;
+            // One waiting notice is enough.
+            let _ = changed.try_send(());
+        }
+    };
+    let mut watcher = notify::recommended_watcher(told).ok()?;
+    match watcher.watch(&folder, RecursiveMode::NonRecursive) {
+        Ok(()) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, folder = %folder.display(), "changes of the configuration cannot be watched; send SIGHUP after one");
+            None
+        }
+    }
+}
+
+/// Some things are taken up at the start only.
+fn warn_of_fixed(current: &Config, new: &Config) {
+    let fixed = [
+        ("listen", current.listen != new.listen),
+        ("admin", current.admin != new.admin),
+        ("cache.dir", current.cache.dir != new.cache.dir),
+        ("tls", current.tls.is_some() != new.tls.is_some()),
+    ];
+    for (key, changed) in fixed {
+        if changed {
+            tracing::warn!(key, "changed, and takes effect at the next start");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Where things lie on the disk, and the steps that put them there.
+//!
+//! ```text
+//! <dir>/lock                    held while a process uses the directory
+//! <dir>/index.db                what is stored and who has shown it (SQLite)
+//! <dir>/tmp/…                   fills under way; emptied at start
+//! <dir>/blobs/sha256/ab/<hex>   whole, verified objects, never changed
+//! ```
+//!
+//! An object is written under `tmp/`, hashed on the way, synced, renamed, and its folder synced; only then does the index
+//! name it. So a crash at any instant leaves a whole object or none.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use entrepot_oci::{Digest, Hasher};
+use tempfile::NamedTempFile;
+
+/// The folder and its parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+/// What the file system says of an object's file. Any write, truncation or replacement changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size: u64,
+    /// Nanoseconds since the epoch.
+    pub(crate) mtime: i64,
+    pub(crate) ctime: i64,
+    pub(crate) inode: i64,
+}
+
+impl Layout {
+    /// Makes the folders that are missing.
+    pub(crate) fn create(root: &Path) -> io::Result<Layout> {
+        fs::create_dir_all(root.join("tmp"))?;
+        fs::create_dir_all(root.join("blobs"))?;
+        Ok(Layout { root: root.to_owned() })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index.db")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(crate) fn object(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.blobs().join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+    }
+
+    /// Refuses to share the folder with another process: two indexes of one store would drift apart.
+    pub(crate) fn lock(&self) -> io::Result<File> {
+        let file = File::options().create(true).truncate(false).write(true).open(self.root.join("lock"))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(file)
+    }
+
+    /// Removes what an interrupted run left under `tmp/`.
+    pub(crate) fn sweep_tmp(&self) -> io::Result<u64> {
+        let mut swept = 0;
+        for entry in fs::read_dir(self.root.join("tmp"))? {
+            swept += u64::from(fs::remove_file(entry?.path()).is_ok());
+        }
+        Ok(swept)
+    }
+
+    /// A file for `size` bytes (if known), reserved at once so that a full disk shows before the first byte.
+    pub(crate) fn temporary(&self, size: Option<u64>) -> io::Result<NamedTempFile> {
+        failpoint("store::create")?;
+        let file = NamedTempFile::with_prefix_in("fill-", self.root.join("tmp"))?;
+        if let Some(size) = size.filter(|&size| size > 0) {
+            failpoint("store::reserve")?;
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size) {
+                // Not every file system can reserve; the writes will tell.
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(file)
+    }
+
+    /// Makes a verified temporary file the object: data first, then the name, then the folder.
+    ///
+    /// After an error of `fdatasync` the file is lost, whatever a second call would say: it is removed, never retried.
+    pub(crate) fn publish(&self, file: NamedTempFile, digest: &Digest) -> io::Result<Stamp> {
+        failpoint("store::sync")?;
+        file.as_file().sync_data()?;
+        let target = self.object(digest);
+        let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        if !folder.is_dir() {
+            failpoint("store::mkdir")?;
+            fs::create_dir_all(folder)?;
+            sync_folder(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        }
+        failpoint("store::rename")?;
+        let file = file.persist(&target)?;
+        let published = failpoint("store::dirsync").and_then(|()| sync_folder(folder)).and_then(|()| stamp(&file));
+        if published.is_err() {
+            let _ = fs::remove_file(&target);
+        }
+        published
+    }
+
+    pub(crate) fn open(&self, digest: &Digest) -> io::Result<(File, Stamp)> {
+        failpoint("store::open")?;
+        let file = File::open(self.object(digest))?;
+        let stamp = stamp(&file)?;
+        Ok((file, stamp))
+    }
+
+    /// The bytes that became free; none when there was no such file.
+    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<u64> {
+        let path = self.object(digest);
+        match fs::symlink_metadata(&path).and_then(|meta| fs::remove_file(&path).map(|()| meta.len())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            other => other,
+        }
+    }
+
+    /// The digests of all object files; what is not named like one is passed over. Slow: for the sweep only.
+    pub(crate) fn walk(&self) -> impl Iterator<Item = Digest> {
+        folders(self.blobs()).flat_map(|algorithm| {
+            let name = algorithm.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            folders(algorithm).flat_map(folders).filter_map(move |file| {
+                format!("{name}:{}", file.file_name()?.to_str()?).parse::<Digest>().ok()
+            })
+        })
+    }
+}
+
+fn folders(path: PathBuf) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let meta = file.metadata()?;
+    Ok(Stamp {
+        size: meta.len(),
+        mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        ctime: meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec()),
+        inode: meta.ino() as i64,
+    })
+}
+
+/// Hashes a whole file, from its start, in pieces of 256 KiB. `pace` is called with the size of each piece.
+pub(crate) fn rehash(file: &File, digest: &Digest, mut pace: impl FnMut(usize)) -> io::Result<bool> {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    loop {
+        let read = read_at(file, &mut buffer, at)?;
+        if read == 0 {
+            return Ok(hasher.finish() == *digest);
+        }
+        hasher.update(&buffer[..read]);
+        at += read as u64;
+        pace(read);
+    }
+}
+
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    failpoint("store::read")?;
+    file.read_at(buffer, at)
+}
+
+pub(crate) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    failpoint("store::write")?;
+    file.write_all_at(bytes, at)
+}
+
+/// An error that a test asks for by name, as `FAILPOINTS="store::write=return(28)"`: the number is an errno, 5 (EIO) if absent.
+pub(crate) fn failpoint(name: &str) -> io::Result<()> {
+    fail::fail_point!(name, |errno| Err(io::Error::from_raw_os_error(
+        errno.and_then(|errno| errno.parse().ok()).unwrap_or(5)
+    )));
+    let _ = name;
+    Ok(())
+}

@@ -1,0 +1,472 @@
+//! The store on a local disk: content-addressed files, an index beside them, and the fills under way.
+
+mod body;
+mod fill;
+mod index;
+mod layout;
+mod through;
+mod ticket;
+mod upkeep;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use entrepot_core::failure::Failure;
+use entrepot_engine::ports::{Blobs, Claim, Follower, Meta, Stored};
+use entrepot_oci::Digest;
+use entrepot_oci::range::ByteSpan;
+use parking_lot::Mutex;
+use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
+
+pub(crate) use body::{Body, BodyBroken};
+pub(crate) use ticket::FillTicket;
+
+use crate::client::Incoming;
+use body::Chunks;
+use fill::{Fill, Place};
+use index::{Entry, Index};
+use layout::{Layout, Stamp, rehash};
+
+/// Bytes of manifests kept in memory.
+const HOT: u64 = 8 << 20;
+
+/// What the store may take up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes of objects.
+    pub(crate) max_size: u64,
+    /// How long after its last use an object may stay; `None`: until space is needed.
+    pub(crate) keep: Option<Duration>,
+}
+
+/// See the module. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Store(Arc<Shared>);
+
+pub(crate) struct Shared {
+    layout: Layout,
+    index: Index,
+    pub(crate) fills: Fills,
+    chunks: Chunks,
+    pins: Mutex<HashMap<Digest, usize>>,
+    evicting: Mutex<()>,
+    /// Uses not yet in the index.
+    touched: Mutex<HashMap<Digest, u64>>,
+    hot: quick_cache::sync::Cache<Digest, Bytes, Weight>,
+    /// Bytes of objects.
+    used: AtomicU64,
+    limits: Mutex<Limits>,
+    troubled: AtomicBool,
+    counts: Counts,
+    _lock: File,
+}
+
+/// What the store counts, for the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) evicted: AtomicU64,
+    pub(crate) quarantined: AtomicU64,
+    pub(crate) troubles: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl quick_cache::Weighter<Digest, Bytes> for Weight {
+    fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
+        bytes.len() as u64 + 128
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it where it is missing. Blocks, briefly: nothing here scales with what is stored.
+    /// [`Store::upkeep`] does the rest in the background.
+    pub(crate) fn open(dir: &Path, limits: Limits) -> io::Result<Store> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
+        let layout = Layout::create(dir).map_err(named)?;
+        let lock = layout.lock().map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: in use by another process, or not lockable: {error}; give each its own `cache.dir`", dir.display()))
+        })?;
+        layout.sweep_tmp().map_err(named)?;
+        let index = Index::open(&layout.index()).map_err(io::Error::other)?;
+        let used = index.total().unwrap_or(0);
+        Ok(Store(Arc::new(Shared {
+            layout,
+            index,
+            fills: Fills::default(),
+            chunks: Chunks::default(),
+            pins: Mutex::default(),
+            evicting: Mutex::default(),
+            touched: Mutex::default(),
+            hot: quick_cache::sync::Cache::with_weighter(4096, HOT, Weight),
+            used: AtomicU64::new(used),
+            limits: Mutex::new(limits),
+            troubled: AtomicBool::new(false),
+            counts: Counts::default(),
+            _lock: lock,
+        })))
+    }
+
+    /// 32 bytes that stay the same over restarts: the key of our own tokens.
+    pub(crate) fn signing_key(&self) -> io::Result<[u8; 32]> {
+        let path = self.0.layout.root().join("key");
+        if let Ok(key) = std::fs::read(&path).map(<[u8; 32]>::try_from)
+            && let Ok(key) = key
+        {
+            return Ok(key);
+        }
+        let mut key = [0; 32];
+        rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
+        // Made readable by nobody else (0600) by the library.
+        let mut file = NamedTempFile::new_in(self.0.layout.root())?;
+        file.write_all(&key)?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        Ok(key)
+    }
+
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *self.0.limits.lock() = limits;
+    }
+
+    /// Whether the disk takes what it is given; false from the first failure to the next success.
+    pub(crate) fn healthy(&self) -> bool {
+        !self.0.troubled.load(Ordering::Relaxed) && self.0.index.healthy()
+    }
+
+    /// Bytes of objects.
+    pub(crate) fn used(&self) -> u64 {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.0.counts
+    }
+
+    pub(crate) fn fills(&self) -> usize {
+        self.0.fills.under_way.lock().len()
+    }
+
+    /// Writes what is only in memory. Blocks.
+    pub(crate) fn flush(&self) {
+        self.0.flush_touches();
+        self.0.index.flush();
+    }
+}
+
+impl Meta for Store {
+    async fn get(&self, key: &str) -> Option<Bytes> {
+        if let Some(known) = self.0.index.cached(key) {
+            return known;
+        }
+        let (shared, key) = (self.0.clone(), key.to_owned());
+        spawn_blocking(move || shared.index.load(&key, seconds() as i64)).await.ok().flatten()
+    }
+
+    async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {
+        let expires = keep.map(|keep| seconds().saturating_add(keep.as_secs().max(1)) as i64);
+        self.0.index.put(&key, Some(value), expires);
+    }
+
+    async fn remove(&self, key: &str) {
+        self.0.index.put(key, None, None);
+    }
+}
+
+impl Blobs for Store {
+    type Upstream = Incoming;
+    type Body = Body;
+    type Stored = Object;
+    type Follower = Following;
+    type Ticket = FillTicket;
+
+    async fn claim(&self, digest: Digest) -> Claim<Object, Following, FillTicket> {
+        loop {
+            let ended = self.0.fills.ended.load(Ordering::Acquire);
+            if let Some(place) = self.0.fills.join(&digest) {
+                return Claim::Filling(self.follower(place));
+            }
+            if let Some(object) = self.stored(digest).await {
+                return Claim::Stored(object);
+            }
+            // A fill that ended since may have stored it.
+            if let Some((fill, place)) = self.0.fills.start(digest, ended) {
+                return Claim::Yours(FillTicket::new(self.0.clone(), fill), self.follower(place));
+            }
+        }
+    }
+
+    async fn stored(&self, digest: Digest) -> Option<Object> {
+        let shared = self.0.clone();
+        let (file, size, pin) = spawn_blocking(move || shared.open(digest)).await.ok()??;
+        Some(Object { file, size, pin, share: self.0.chunks.share() })
+    }
+
+    async fn keep(&self, digest: Digest, bytes: Bytes) {
+        self.0.hot.insert(digest, bytes.clone());
+        let shared = self.0.clone();
+        let kept = spawn_blocking(move || {
+            let file = shared.temporary(Some(bytes.len() as u64))?;
+            layout::write_at(file.as_file(), &bytes, 0)?;
+            shared.publish(file, &digest)
+        });
+        if let Err(error) = kept.await.map_err(io::Error::other).flatten() {
+            self.0.trouble(&error);
+        }
+    }
+
+    async fn read(&self, digest: Digest, max: usize) -> Option<Bytes> {
+        if let Some(bytes) = self.0.hot.get(&digest) {
+            self.0.touch(digest);
+            return Some(bytes);
+        }
+        let shared = self.0.clone();
+        let read = spawn_blocking(move || {
+            let (file, size, _pin) = shared.open(digest)?;
+            let mut bytes = vec![0; usize::try_from(size).ok().filter(|&size| size <= max)?];
+            let read = layout::read_at(&file, &mut bytes, 0);
+            match read {
+                Ok(read) if read == bytes.len() => Some(Bytes::from(bytes)),
+                _ => {
+                    shared.quarantine(&digest, "it cannot be read");
+                    None
+                }
+            }
+        });
+        let bytes = read.await.ok()??;
+        self.0.hot.insert(digest, bytes.clone());
+        Some(bytes)
+    }
+
+    fn through(&self, digest: Digest, whole: Option<u64>, stall: Duration, body: Incoming) -> Body {
+        through::body(digest, whole, stall, body)
+    }
+}
+
+impl Store {
+    fn follower(&self, place: Place) -> Following {
+        Following { place, share: self.0.chunks.share() }
+    }
+}
+
+/// An object that is being served.
+#[derive(Debug)]
+pub(crate) struct Object {
+    file: File,
+    size: u64,
+    pin: Pin,
+    share: body::Share,
+}
+
+impl Stored for Object {
+    type Body = Body;
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn body(self, span: ByteSpan) -> Body {
+        body::from_file(Arc::new(self.file), span, self.share, self.pin, |pin, error| {
+            pin.shared.quarantine(&pin.digest, &error.to_string());
+        })
+    }
+}
+
+/// A client that follows a fill.
+#[derive(Debug)]
+pub(crate) struct Following {
+    place: Place,
+    share: body::Share,
+}
+
+impl Follower for Following {
+    type Body = Body;
+
+    async fn head(&mut self) -> Result<u64, Failure> {
+        self.place.head().await
+    }
+
+    fn body(self, span: ByteSpan) -> Body {
+        body::following(self.place, span, self.share)
+    }
+}
+
+/// The fills under way, one for each digest.
+#[derive(Debug, Default)]
+pub(crate) struct Fills {
+    under_way: Mutex<HashMap<Digest, Arc<Fill>>>,
+    /// How many have ended.
+    ended: AtomicU64,
+}
+
+impl Fills {
+    fn join(&self, digest: &Digest) -> Option<Place> {
+        let fill = self.under_way.lock().get(digest).cloned()?;
+        fill.follow()
+    }
+
+    /// `None` when a fill has ended since `ended` was read, or somebody else was first.
+    fn start(&self, digest: Digest, ended: u64) -> Option<(Arc<Fill>, Place)> {
+        let mut under_way = self.under_way.lock();
+        if self.ended.load(Ordering::Acquire) != ended {
+            return None;
+        }
+        // A fill that cannot be joined any more is left to its followers; it does not store anything.
+        if under_way.get(&digest).is_some_and(|fill| fill.joinable()) {
+            return None;
+        }
+        let fill = Fill::new(digest);
+        let place = fill.follow()?;
+        under_way.insert(digest, fill.clone());
+        Some((fill, place))
+    }
+
+    pub(crate) fn end(&self, fill: &Arc<Fill>) {
+        let mut under_way = self.under_way.lock();
+        if under_way.get(&fill.digest).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            under_way.remove(&fill.digest);
+        }
+        self.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// The object's file, if it is there and is what the index says. Blocks.
+    fn open(self: &Arc<Shared>, digest: Digest) -> Option<(File, u64, Pin)> {
+        let pin = Pin::new(self, digest);
+        let (file, stamp) = match self.layout.open(&digest) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                self.trouble(&error);
+                return None;
+            }
+        };
+        let known = self.index.object_cached(&digest).or_else(|| self.index.object(&digest));
+        if known.is_none_or(|known| known.stamp != stamp) && !self.adopt(digest, &file, stamp, known) {
+            return None;
+        }
+        self.touch(digest);
+        Some((file, stamp.size, pin))
+    }
+
+    /// A file that the index does not know, or knows otherwise: it is ours if its bytes hash to its name.
+    fn adopt(&self, digest: Digest, file: &File, stamp: Stamp, known: Option<Entry>) -> bool {
+        match rehash(file, &digest, |_| {}) {
+            Ok(true) => {
+                self.index.insert(digest, Entry { stamp, used: known.map_or_else(seconds, |known| known.used) });
+                self.used.fetch_add(stamp.size.saturating_sub(known.map_or(0, |known| known.stamp.size)), Ordering::Relaxed);
+                true
+            }
+            Ok(false) => {
+                self.quarantine(&digest, "its bytes have changed");
+                false
+            }
+            Err(error) => {
+                self.quarantine(&digest, &error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Takes an object out of the store because it cannot be trusted. The next request fetches it anew.
+    fn quarantine(&self, digest: &Digest, why: &str) {
+        tracing::error!(%digest, why, "a stored object is damaged; it is removed and will be fetched again");
+        self.counts.quarantined.fetch_add(1, Ordering::Relaxed);
+        self.discard(digest);
+    }
+
+    /// Removes an object: its row first, so that no row ever names what is not there.
+    fn discard(&self, digest: &Digest) {
+        self.hot.remove(digest);
+        self.index.forget(digest);
+        match self.layout.remove(digest) {
+            Ok(bytes) => {
+                let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
+            }
+            Err(error) => self.trouble(&error),
+        }
+    }
+
+    fn temporary(&self, size: Option<u64>) -> io::Result<NamedTempFile> {
+        self.make_room(size.unwrap_or(0));
+        self.layout.temporary(size)
+    }
+
+    fn publish(self: &Arc<Shared>, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+        let pin = Pin::new(self, *digest);
+        let stamp = self.layout.publish(file, digest)?;
+        self.index.insert(*digest, Entry { stamp, used: seconds() });
+        self.used.fetch_add(stamp.size, Ordering::Relaxed);
+        self.make_room(0);
+        drop(pin);
+        if self.troubled.swap(false, Ordering::Relaxed) {
+            tracing::info!("the store takes objects again");
+        }
+        Ok(())
+    }
+
+    /// The disk failed us: said once, until it works again.
+    fn trouble(&self, error: &io::Error) {
+        self.counts.troubles.fetch_add(1, Ordering::Relaxed);
+        if !self.troubled.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, dir = %self.layout.root().display(), "the store cannot be used; pulls go straight through until it can");
+        }
+    }
+
+    fn touch(&self, digest: Digest) {
+        self.touched.lock().insert(digest, seconds());
+    }
+
+    fn flush_touches(&self) {
+        let touched = std::mem::take(&mut *self.touched.lock());
+        self.index.touch(touched.into_iter().collect());
+    }
+
+    fn pinned(&self, digest: &Digest) -> bool {
+        self.pins.lock().contains_key(digest)
+    }
+}
+
+/// Keeps an object from being evicted while it is served.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    shared: Arc<Shared>,
+    digest: Digest,
+}
+
+impl Pin {
+    fn new(shared: &Arc<Shared>, digest: Digest) -> Pin {
+        *shared.pins.lock().entry(digest).or_default() += 1;
+        Pin { shared: shared.clone(), digest }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.shared.pins.lock();
+        if let Some(count) = pins.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.digest);
+            }
+        }
+    }
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
