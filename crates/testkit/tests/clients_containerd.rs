@@ -1,4 +1,5 @@
-//! What it must show, 1: containerd with `hosts.toml`, which says `?ns=` to a mirror (wire.md 11).
+//! Real clients, cold and warm and with the upstream stopped: containerd with `hosts.toml`, which says
+//! `?ns=` to a mirror (wire.md 11).
 
 use std::collections::BTreeSet;
 use std::slice;

@@ -1,4 +1,5 @@
-//! What it must show, 1: `docker pull` through `registry-mirrors` and by prefix, and BuildKit.
+//! Real clients, cold and warm and with the upstream stopped: `docker pull` through
+//! `registry-mirrors` and by prefix, and BuildKit.
 
 use std::slice;
 

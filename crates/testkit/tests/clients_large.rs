@@ -1,4 +1,4 @@
-//! What it must show, 1: an image with a layer of 1 GB, by every client.
+//! Real clients, cold and warm and with the upstream stopped: an image with a layer of 1 GB, by every client.
 
 use std::fmt::Debug;
 use std::slice;

@@ -1,4 +1,4 @@
-//! What it must show, 1: podman with a mirror in `registries.conf`.
+//! Real clients, cold and warm and with the upstream stopped: podman with a mirror in `registries.conf`.
 
 use std::collections::BTreeSet;
 use std::slice;

@@ -1,4 +1,5 @@
-//! What it must show, 1: `skopeo copy --all --preserve-digests`, which takes every byte of an image.
+//! Real clients, cold and warm and with the upstream stopped: `skopeo copy --all --preserve-digests`,
+//! which takes every byte of an image.
 
 use std::slice;
 

@@ -1,4 +1,4 @@
-//! What it must show, 2: the OCI conformance suite in read-only mode, against the mirror: cold, warm, with the upstream
+//! The OCI conformance suite in read-only mode, against the mirror: cold, warm, with the upstream
 //! stopped, and after `kill -9`. The suite cannot know the content, so every object is compared with the origin's as well.
 
 use entrepot_testkit::mirror::Mirror;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::{go_tool, run, temp_dir};
+use super::process::{TempDir, go_tool, run, temp_dir};
 use super::push::Fetched;
 use super::registry::{Credentials, Registry};
 
@@ -29,6 +29,8 @@ pub struct Inventory {
     pub blobs: BTreeSet<String>,
     /// Digests that something refers to.
     pub subjects: BTreeSet<String>,
+    /// Whether the origin has the referrers API. Without, a mirror may answer 404 (wire.md 42), and the suite would object.
+    pub referrers: bool,
 }
 
 /// What the suite found.
@@ -41,16 +43,20 @@ pub struct Report {
 }
 
 /// The suite as a program.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Suite {
     program: PathBuf,
+    /// Where it leaves reports of its own.
+    dir: TempDir,
 }
 
 impl Suite {
     /// Builds it once into the build directory. `None`, with the reason on standard error, where that fails.
     pub fn build() -> Option<Suite> {
+        let program = go_tool("conformance", SUITE)?;
         Some(Suite {
-            program: go_tool("conformance", SUITE)?,
+            program,
+            dir: temp_dir(),
         })
     }
 
@@ -82,7 +88,11 @@ impl Suite {
         command.env("OCI_RO_DATA_TAGS", list(&inventory.tags));
         command.env("OCI_RO_DATA_MANIFESTS", list(&inventory.manifests));
         command.env("OCI_RO_DATA_BLOBS", list(&inventory.blobs));
-        command.env("OCI_RO_DATA_REFERRERS", list(&inventory.subjects));
+        if inventory.referrers {
+            command.env("OCI_RO_DATA_REFERRERS", list(&inventory.subjects));
+        } else {
+            command.env("OCI_API_REFERRER", "false");
+        }
         let done = run(&mut command, RUN);
         let report = Report::parse(&done.stdout);
         // Each object is read by HEAD and by GET.
@@ -93,8 +103,6 @@ impl Suite {
     }
 
     fn command(&self, address: &str, repository: &str) -> Command {
-        // The suite writes its reports where it runs.
-        let dir = temp_dir();
         let mut command = Command::new(&self.program);
         command
             .env("OCI_REGISTRY", address)
@@ -102,7 +110,7 @@ impl Suite {
             .env("OCI_REPO1", repository);
         command
             .env("OCI_VERSION", "1.1")
-            .env("OCI_RESULTS_DIR", dir.path());
+            .env("OCI_RESULTS_DIR", self.dir.path());
         for deletes in [
             "OCI_API_BLOBS_DELETE",
             "OCI_API_MANIFESTS_DELETE",
@@ -231,6 +239,7 @@ impl Inventory {
         }
         let referrers = origin.ask(REPOSITORY, &format!("referrers/{digest}"))?;
         if referrers.status == 200 {
+            self.referrers = true;
             let referrers = json(&referrers)?;
             further.extend(
                 referrers["manifests"]
