@@ -223,8 +223,7 @@ fn memory_is_bounded() {
             name: format!("{number}").into(),
             ..hub()
         };
-        let script =
-            |_: &Outbound| http(200, &[("ratelimit-remaining", "5;w=60"), ("content-length", "3")]);
+        let script = |_: &Outbound| http(200, &[("ratelimit-remaining", "5;w=60"), ("content-length", "3")]);
         let mut exchange = Exchange::new(tag(source, Verb::Get));
         let Step::Send(request) = exchange.step(&mut world.state, world.now, 0, Input::Start) else {
             panic!()
