@@ -58,3 +58,63 @@ fn parse(hop: &[u8]) -> Option<IpAddr> {
         .ok()?;
     Some(address.to_canonical())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::resolve::sample;
+
+    #[test]
+    fn t_rl5_the_right_most_untrusted_address_is_the_client() {
+        let mut config = sample::config();
+        config.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:aa::/48".parse().unwrap()];
+        let client = |peer: &str, lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(
+                    "x-forwarded-for",
+                    HeaderValue::from_bytes(line.as_bytes()).unwrap(),
+                );
+            }
+            for name in ["cf-connecting-ip", "true-client-ip", "x-real-ip", "x-client-ip"] {
+                headers.append(name, HeaderValue::from_static("203.0.113.99"));
+            }
+            headers.append("forwarded", HeaderValue::from_static("for=203.0.113.99"));
+            client_address(&config, &headers, peer.parse().unwrap()).to_string()
+        };
+        for (peer, lines, expected) in [
+            ("198.51.100.7", vec![], "198.51.100.7"),
+            ("198.51.100.7", vec!["203.0.113.1"], "198.51.100.7"),
+            ("10.0.0.1", vec![], "10.0.0.1"),
+            ("10.0.0.1", vec!["203.0.113.1"], "203.0.113.1"),
+            ("::ffff:10.0.0.1", vec!["203.0.113.1"], "203.0.113.1"),
+            ("10.0.0.1", vec!["1.1.1.1, 203.0.113.1, 10.0.0.2"], "203.0.113.1"),
+            (
+                "10.0.0.1",
+                vec!["1.1.1.1", "203.0.113.1", "10.0.0.2"],
+                "203.0.113.1",
+            ),
+            ("10.0.0.1", vec!["garbage, 203.0.113.1"], "203.0.113.1"),
+            ("10.0.0.1", vec!["203.0.113.1, garbage"], "10.0.0.1"),
+            ("10.0.0.1", vec!["203.0.113.1, garbage, 10.0.0.2"], "10.0.0.1"),
+            ("10.0.0.1", vec![""], "10.0.0.1"),
+            ("10.0.0.1", vec!["203.0.113.1,"], "10.0.0.1"),
+            ("10.0.0.1", vec!["203.0.113.1:4711"], "203.0.113.1"),
+            ("10.0.0.1", vec!["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
+            ("10.0.0.1", vec!["::ffff:203.0.113.1"], "203.0.113.1"),
+            (
+                "2001:db8:aa::1",
+                vec!["2001:db8:bb::1, 2001:db8:aa::2"],
+                "2001:db8:bb::1",
+            ),
+            ("10.0.0.1", vec!["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ] {
+            assert_eq!(client(peer, &lines), expected, "{peer} {lines:?}");
+        }
+        let endless = vec!["10.0.0.2"; 10_000].join(",");
+        assert_eq!(client("10.0.0.1", &[&endless]), "10.0.0.2");
+    }
+}

@@ -109,3 +109,6 @@ fn values<'h>(head: &'h Parts, name: &HeaderName) -> impl Iterator<Item = &'h [u
 fn invalid(public: &str) -> Failure {
     Failure::new(Reason::RequestInvalid, public)
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,7 @@ impl EntityTags {
             EntityTags::Any => true,
             EntityTags::Tags(tags) => {
                 let own = digest.to_string();
-                tags.iter().any(|tag| *tag == own)
+                tags.contains(&own)
             }
         }
     }
