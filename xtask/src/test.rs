@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::layers::{self, PURE};
 use crate::machine::{self, WASM};
@@ -26,6 +26,7 @@ pub(crate) fn run_all(quick: bool) -> Result<()> {
     report.step("format", || passes(cargo(["fmt", "--all", "--check"])));
     report.step("layers", || layers::check().map(|()| Done::Passed));
     report.step("sources", || sources::check().map(|()| Done::Passed));
+    report.step("generated files", || crate::r#gen::check().map(|()| Done::Passed));
     report.step("clippy", || {
         passes(cargo([
             "clippy",
@@ -106,14 +107,7 @@ fn build_binary() -> Result<PathBuf> {
 }
 
 fn integration_tests() -> Result<Vec<String>> {
-    let directory = Path::new("crates/testkit/tests");
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-        let path = entry?.path();
-        if let (Some(stem), Some("rs")) = (path.file_stem(), path.extension().and_then(|end| end.to_str())) {
-            names.push(stem.to_string_lossy().into_owned());
-        }
-    }
+    let mut names = layers::test_targets("entrepot-testkit")?;
     // Those with real clients are the slowest: they come last.
     names.sort_by_key(|name| (REAL.iter().any(|start| name.starts_with(start)), name.clone()));
     Ok(names)
