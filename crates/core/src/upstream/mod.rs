@@ -199,9 +199,3 @@ impl Fault {
         }
     }
 }
-
-/// Whether the URL spells out an address where this source must not go. Names are judged when they are resolved.
-fn net_literal(source: &Source, url: &Url) -> bool {
-    let name = matches!(url.host(), Some(url::Host::Domain(_)));
-    !source.allow_private && !name && !url.host().is_some_and(|host| crate::net::may_be_public(&host))
-}

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::config::Source;
+use crate::net;
 use crate::pattern::HostPattern;
 
 /// `https://registry-1.docker.io`, the port only where it is not the scheme's own.
@@ -48,6 +49,12 @@ pub(super) fn is_declared(source: &Source, url: &Url) -> bool {
             .blob_hosts
             .as_deref()
             .is_some_and(|hosts| declared(hosts, url))
+}
+
+/// Whether the URL spells out an address where this source must not go. Names are judged when they are resolved.
+pub(super) fn is_private_literal(source: &Source, url: &Url) -> bool {
+    let name = matches!(url.host(), Some(Host::Domain(_)));
+    !source.allow_private && !name && !url.host().is_some_and(|host| net::may_be_public(&host))
 }
 
 /// The URL without what may be secret: user, query and fragment.

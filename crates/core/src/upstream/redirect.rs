@@ -11,9 +11,27 @@ use crate::net;
 pub(super) const MAX_HOPS: u32 = 5;
 const MAX_LOCATION: usize = 8 * 1024;
 
+/// Why a redirect is not followed.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// The end of a sentence.
+    pub(super) why: &'static str,
+    /// Where it leads, without what may be secret; for the operator alone.
+    pub(super) to: Option<String>,
+}
+
 /// The target of a redirect that `from` has answered, or why it is not followed. The registry's own origins are always
 /// fine; others must be declared in `blob_hosts` where that is set, and public where it is not.
-pub(super) fn target(source: &Source, from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
+pub(super) fn target(source: &Source, from: &Url, headers: &HeaderMap) -> Result<Url, Refusal> {
+    let to = read(from, headers).map_err(|why| Refusal { why, to: None })?;
+    judge(source, &to).map_err(|why| Refusal {
+        why,
+        to: Some(origin::redacted(&to)),
+    })?;
+    Ok(to)
+}
+
+fn read(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let mut locations = headers.get_all(header::LOCATION).iter();
     let (Some(location), None) = (locations.next(), locations.next()) else {
         return Err("a redirect without a single Location");
@@ -28,6 +46,10 @@ pub(super) fn target(source: &Source, from: &Url, headers: &HeaderMap) -> Result
         .join(text)
         .map_err(|_| "a redirect whose Location is not a URL")?;
     to.set_fragment(None);
+    Ok(to)
+}
+
+fn judge(source: &Source, to: &Url) -> Result<(), &'static str> {
     match to.scheme() {
         "https" => {}
         "http" if source.insecure => {}
@@ -40,18 +62,18 @@ pub(super) fn target(source: &Source, from: &Url, headers: &HeaderMap) -> Result
     let Some(host) = to.host() else {
         return Err("a redirect without a host");
     };
-    if origin::is_registry(source, &to) {
-        return Ok(to);
+    if origin::is_registry(source, to) {
+        return Ok(());
     }
     if let Some(hosts) = &source.blob_hosts {
-        return match origin::declared(hosts, &to) {
-            true => Ok(to),
+        return match origin::declared(hosts, to) {
+            true => Ok(()),
             false => Err("a redirect to a host that `blob_hosts` does not name"),
         };
     }
     let open = source.allow_private || (net::may_be_public(&host) && to.port().is_none_or(net::is_web_port));
     if open {
-        Ok(to)
+        Ok(())
     } else {
         Err("a redirect to an address or port that is not public")
     }

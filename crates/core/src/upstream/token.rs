@@ -12,9 +12,7 @@ use url::Url;
 
 use super::failures::{self, Scene};
 use super::health::Refused;
-use super::{
-    Fault, Input, MAX_SMALL, Origin, Outbound, Trust, USER_AGENT, UpstreamState, backoff, net_literal, origin,
-};
+use super::{Fault, Input, MAX_SMALL, Origin, Outbound, Trust, USER_AGENT, UpstreamState, backoff, origin};
 use crate::config::{Secret, Source};
 use crate::failure::{Failure, Reason};
 use crate::time::{Mono, Now};
@@ -146,7 +144,7 @@ impl TokenExchange {
     }
 
     fn send(&mut self, state: &mut UpstreamState, now: Now) -> TokenStep {
-        if net_literal(&self.ask.source, &self.url) {
+        if origin::is_private_literal(&self.ask.source, &self.url) {
             return self.fail(Reason::UpstreamRedirectRefused, "it has no public address");
         }
         if let Err(refused) = state.origin(&Origin::of(&self.url), now.mono).admit(now.mono) {

@@ -148,9 +148,13 @@ impl Exchange {
                 self.hop.url = to;
                 self.send(env)
             }
-            Err(what) => {
-                let sentence = format!("{} answered with {what}", self.who());
-                self.conclude(env, Reason::UpstreamRedirectRefused, &sentence)
+            Err(refusal) => {
+                let sentence = format!("{} answered with {}", self.who(), refusal.why);
+                let mut failure = self.scene().fail(Reason::UpstreamRedirectRefused, sentence);
+                if let (Some(internal), Some(to)) = (&mut failure.internal, refusal.to) {
+                    internal.push_str(&format!(" (to {to})"));
+                }
+                self.unavailable(env, failure, Again::Nowhere)
             }
         }
     }

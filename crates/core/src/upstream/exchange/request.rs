@@ -6,8 +6,7 @@ use url::Url;
 
 use super::super::state::{Scheme, Standing};
 use super::super::{
-    Fault, Identity, Origin, Outbound, Step, TokenAsk, TokenKey, Trust, USER_AGENT, Verb, What, net_literal,
-    origin, token,
+    Fault, Identity, Origin, Outbound, Step, TokenAsk, TokenKey, Trust, USER_AGENT, Verb, What, origin, token,
 };
 use super::{Again, Env, Exchange, Hop, Phase, Presented};
 use crate::config::{Secret, Source};
@@ -80,7 +79,7 @@ impl Exchange {
 
     pub(super) fn send(&mut self, env: &mut Env<'_>) -> Step {
         let url = self.hop.url.clone();
-        if net_literal(&self.ask.source, &url) {
+        if origin::is_private_literal(&self.ask.source, &url) {
             let failure = self.scene().fault(Fault::PrivateAddress, !self.hop.left);
             return self.unavailable(env, failure, Again::Nowhere);
         }

@@ -186,6 +186,16 @@ fn t_ss1_listed_hosts_and_no_others() {
         ..hub()
     };
     assert!(follow(source(), "https://d1.cloudfront.net/a").0.is_ok());
+    let failure = follow(source(), "https://cdn.example.com/a?sig=canary")
+        .0
+        .unwrap_err();
+    assert!(
+        failure
+            .internal
+            .unwrap()
+            .ends_with("(to https://cdn.example.com/a)")
+    );
+    assert!(failure.public.contains("blob_hosts") && !failure.public.contains("cdn"));
     for location in [
         "https://cdn.example.com/a",
         "https://d1.cloudfront.net:8443/a",
