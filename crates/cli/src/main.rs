@@ -1,1 +1,133 @@
-fn main() {}
+//! The command `entrepot`.
+#![forbid(unsafe_code)]
+
+mod load;
+mod secrets;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use entrepot_core::config::{self, Config};
+use entrepot_server::Start;
+
+use load::{Refusal, Source};
+
+/// A pull-through mirror for container registries.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the mirror
+    Serve(Choice),
+    /// Say all that is wrong with the configuration, and do nothing else
+    Check(Choice),
+    /// Print the configuration that holds in the end, secrets masked
+    Config(Choice),
+}
+
+#[derive(Args)]
+struct Choice {
+    /// The configuration; otherwise the file that ENTREPOT_CONFIG names, ./config.yml, /etc/proxy/config.yml, or the
+    /// built-in default, whichever is found first
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The exit status when the configuration is refused; the same as for wrong arguments.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Serve(choice) => serve(choice),
+        Command::Check(choice) => check(choice),
+        Command::Config(choice) => show(choice),
+    };
+    outcome.unwrap_or_else(|refusal| {
+        say(&mut std::io::stderr(), &refusal.to_string());
+        ExitCode::from(REFUSED)
+    })
+}
+
+fn serve(choice: Choice) -> Result<ExitCode, Refusal> {
+    let source = Source::find(choice.config)?;
+    let config = loaded(&source)?;
+    let config_path = source.path().cloned();
+    let reload = Box::new(move || {
+        source
+            .load()
+            .map(|read| read.loaded.config)
+            .map_err(|e| e.to_string())
+    });
+    match entrepot_server::serve(Start {
+        config,
+        config_path,
+        reload,
+    }) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            say(&mut std::io::stderr(), &format!("entrepot: {error:#}"));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn check(choice: Choice) -> Result<ExitCode, Refusal> {
+    let source = Source::find(choice.config)?;
+    let read = source.load()?;
+    warn(&read.loaded.warnings);
+    let config = &read.loaded.config;
+    let mut lines = vec![
+        format!("configuration: {source}"),
+        format!("endpoint: {}", config.endpoint),
+    ];
+    lines.extend(
+        config
+            .listen
+            .iter()
+            .map(|address| format!("listens on: {address}")),
+    );
+    lines.extend(
+        config
+            .sources
+            .iter()
+            .map(|source| format!("source: {} at {}", source.name, source.url)),
+    );
+    lines.extend(read.secrets.iter().map(|secret| format!("secret: {secret}")));
+    lines.push("ok".into());
+    say(&mut std::io::stdout(), &lines.join("\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(choice: Choice) -> Result<ExitCode, Refusal> {
+    let source = Source::find(choice.config)?;
+    let config = loaded(&source)?;
+    say(
+        &mut std::io::stdout(),
+        &format!("# {source}\n{}", config::show(&config).trim_end()),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn loaded(source: &Source) -> Result<Config, Refusal> {
+    let read = source.load()?;
+    warn(&read.loaded.warnings);
+    Ok(read.loaded.config)
+}
+
+fn warn(warnings: &[config::Problem]) {
+    for warning in warnings {
+        say(&mut std::io::stderr(), &format!("warning: {warning}"));
+    }
+}
+
+/// Whoever does not read on (`| head`) is no reason to fail.
+fn say(to: &mut dyn Write, text: &str) {
+    _ = writeln!(to, "{text}");
+}
