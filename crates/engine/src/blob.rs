@@ -45,6 +45,7 @@ impl<H: Host> Engine<H> {
                 if shown.is_none() {
                     self.ask_whether_shown(&place, digest).await?;
                 }
+                self.check_size(&place, digest, stored.size()).await?;
                 let found = blob_answer(config, call, &place, digest, stored.size(), Trace::new(verdict), facts);
                 Ok((found.head, found.span.map(|span| stored.body(span))))
             }
@@ -81,6 +82,7 @@ impl<H: Host> Engine<H> {
                 return Err(failure);
             }
         };
+        self.check_size(place, digest, size).await?;
         let found = blob_answer(config, call, place, digest, size, trace, facts);
         Ok((found.head, found.span.map(|span| follower.body(span))))
     }
@@ -130,6 +132,22 @@ impl<H: Host> Engine<H> {
     async fn remember_shown(&self, place: &Place, digest: Digest, size: Option<u64>) {
         let shown = Shown { size, media_type: None };
         self.save(place.shared_key("blob", &digest.to_string()), &shown, None).await;
+    }
+
+    /// The size that a manifest of this repository gives for the blob.
+    async fn described_size(&self, place: &Place, digest: Digest) -> Option<u64> {
+        self.load(&place.shared_key("size", &digest.to_string())).await
+    }
+
+    /// Errors: a manifest of this repository says another size.
+    async fn check_size(&self, place: &Place, digest: Digest, size: u64) -> Result<(), Failure> {
+        match self.described_size(place, digest).await {
+            Some(described) if described != size => Err(Failure::new(
+                Reason::SizeMismatch,
+                format!("upstream has {size} bytes for {digest}, of which its manifest says {described}; nothing was kept"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     async fn absent_blob(&self, config: &Config, place: &Place, digest: Digest) -> Result<(), Failure> {
@@ -220,7 +238,13 @@ impl<H: Host> Engine<H> {
     ) -> Result<(), Failure> {
         let mut exchange = Exchange::new(ask);
         let (mut reply, mut body) = self.drive(&mut exchange, Input::Start).await?;
-        let size = reply.size;
+        if let Some(size) = reply.size {
+            self.check_size(place, digest, size).await?;
+        }
+        let size = match reply.size {
+            Some(size) => Some(size),
+            None => self.described_size(place, digest).await,
+        };
         // Upstream shows it in this repository, whatever becomes of the bytes.
         self.remember_shown(place, digest, size).await;
         ticket.begin(size).await;

@@ -273,6 +273,12 @@ impl<H: Host> Engine<H> {
         self.host.blobs().keep(held.digest, held.bytes.clone()).await;
         let shown = Shown { size: Some(held.bytes.len() as u64), media_type: Some(held.media_type.clone()) };
         self.save(place.shared_key("manifest", &held.digest.to_string()), &shown, None).await;
+        // What the manifest says of its blobs holds upstream to its word when they are fetched.
+        if let Ok(manifest) = Manifest::parse(&held.bytes, None) {
+            for described in manifest.config.iter().chain(&manifest.layers) {
+                self.save(place.shared_key("size", &described.digest.to_string()), &described.size, None).await;
+            }
+        }
         if let Reference::Tag(tag) = reference {
             let record = held.record(place, self.host.now().wall);
             self.save(place.shared_key("tag", tag.as_str()), &record, None).await;

@@ -11,6 +11,7 @@ pub mod log;
 mod metrics;
 mod reload;
 mod store;
+mod strict;
 mod tls;
 
 use std::net::SocketAddr;

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::Native;
 use crate::store::{Body, BodyBroken};
+use crate::strict::Strict;
 use crate::tls::Acceptor;
 
 /// A client must send a request's head within this time, and may be idle for it between requests.
@@ -127,7 +128,7 @@ async fn serve(
         let engine = engine.clone();
         async move { Ok::<_, Infallible>(respond(engine, request, peer.ip()).await) }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::debug!(%peer, error = %error, "a connection ended early");
     }

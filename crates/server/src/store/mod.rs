@@ -401,6 +401,11 @@ impl Shared {
         }
     }
 
+    /// Bytes of objects that the store may hold.
+    pub(crate) fn max_size(&self) -> u64 {
+        self.limits.lock().max_size
+    }
+
     fn temporary(&self, size: Option<u64>) -> io::Result<NamedTempFile> {
         self.make_room(size.unwrap_or(0));
         self.layout.temporary(size)

@@ -21,8 +21,6 @@ use crate::client::Incoming;
 
 /// Bytes gathered for one write; two such batches exist for each fill.
 const BATCH: usize = 512 * 1024;
-/// No object may be larger.
-const LARGEST: u64 = 1 << 40;
 /// Bytes a second, averaged over a stall time-out, below which a body counts as stalled.
 const SLOWEST: u64 = 4 * 1024;
 
@@ -60,7 +58,7 @@ impl FillTicket {
             if !self.settle(writing.take(), patience).await {
                 return Filled::Abandoned;
             }
-            if self.received.saturating_add(length(&batch)) > self.size.unwrap_or(LARGEST) {
+            if self.received.saturating_add(length(&batch)) > self.size.unwrap_or_else(|| self.shared.max_size()) {
                 return Filled::TooLong;
             }
             writing = Some(self.write(batch));
@@ -134,6 +132,11 @@ impl Ticket for FillTicket {
 
     async fn begin(&mut self, size: Option<u64>) {
         self.size = size;
+        if size.is_some_and(|size| size > self.shared.max_size()) {
+            // It would push everything else out and still not fit.
+            self.fill.begin(size, None);
+            return;
+        }
         let shared = self.shared.clone();
         let made = spawn_blocking(move || shared.temporary(size)).await.map_err(io::Error::other).flatten();
         match made.and_then(|temporary| Ok((Arc::new(temporary.reopen()?), temporary))) {

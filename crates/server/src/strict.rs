@@ -1,0 +1,118 @@
+//! Line ends as RFC 9112 §2.2 has them, and no others.
+//!
+//! A lone LF ends a line for some readers and not for others, and two requests for one of them are one request for the
+//! other. Requests carry nothing but heads and, at the token endpoint, a URL-encoded form, in which no LF stands by
+//! itself: one that does is made a byte that no head may hold, and the connection ends with a 400.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// How HTTP/2 begins; what follows is not lines.
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// A connection whose inbound HTTP/1 lines end in CR LF.
+#[derive(Debug)]
+pub(crate) struct Strict<S> {
+    stream: S,
+    seen: Seen,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    /// So many bytes of [`HTTP_2`], and the last byte.
+    Start(usize, u8),
+    Lines(u8),
+    Http2,
+}
+
+impl<S> Strict<S> {
+    pub(crate) fn new(stream: S) -> Strict<S> {
+        Strict { stream, seen: Seen::Start(0, 0) }
+    }
+}
+
+impl Seen {
+    fn pass(self, byte: &mut u8) -> Seen {
+        let last = match self {
+            Seen::Http2 => return Seen::Http2,
+            Seen::Start(at, _) if HTTP_2.get(at) == Some(byte) => {
+                return if at + 1 == HTTP_2.len() { Seen::Http2 } else { Seen::Start(at + 1, *byte) };
+            }
+            Seen::Start(_, last) | Seen::Lines(last) => last,
+        };
+        if *byte == b'\n' && last != b'\r' {
+            *byte = 0;
+        }
+        Seen::Lines(*byte)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if !matches!(self.seen, Seen::Http2) {
+            let mut seen = self.seen;
+            for byte in &mut buf.filled_mut()[before..] {
+                seen = seen.pass(byte);
+            }
+            self.seen = seen;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through(bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        bytes.iter_mut().fold(Seen::Start(0, 0), |seen, byte| seen.pass(byte));
+        bytes
+    }
+
+    /// T-HC3: what ends a line for one reader only ends it for none.
+    #[test]
+    fn t_hc3_a_lone_line_feed_becomes_invalid() {
+        assert_eq!(through(b"GET / HTTP/1.1\r\nA: b\n\nGET /"), b"GET / HTTP/1.1\r\nA: b\0\0GET /");
+        assert_eq!(through(b"\nGET"), b"\0GET");
+        assert_eq!(through(b"PRI * HTTP/1.1\n"), b"PRI * HTTP/1.1\0");
+    }
+
+    #[test]
+    fn whole_line_ends_and_http_2_pass_unchanged() {
+        for bytes in [&b"GET / HTTP/1.1\r\nA: b\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\n\n\0", b"a=b&c=d"] {
+            assert_eq!(through(bytes), bytes);
+        }
+    }
+}
