@@ -14,7 +14,7 @@ use entrepot_oci::name::Repository;
 use crate::config::{Config, Source};
 
 pub use bearer::{MAX_TOKEN_AGE, SigningKey, sign};
-pub use client::{Authorized, Client, Identity, identify};
+pub use client::{Authorized, Client, Identity, by_network, identify};
 pub use public::{PROBE_TTL, Probed, PublicRecord, after_probe, identity_needed, probe_verdict};
 pub use token::{MAX_TOKEN_BODY, TokenRequest, token_answer};
 

@@ -115,7 +115,6 @@ pub fn admit(config: &Config, head: &Parts, peer: IpAddr, key: &SigningKey, now:
     let mut door = Door {
         config,
         head,
-        peer,
         key,
         now,
         context: FailureContext {
@@ -125,7 +124,7 @@ pub fn admit(config: &Config, head: &Parts, peer: IpAddr, key: &SigningKey, now:
         scope: None,
         ns: None,
         route: Route::Other,
-        client: None,
+        client: access::by_network(config, client_address(config, &head.headers, peer)),
     };
     match door.judge() {
         Ok(admitted) => admitted,
@@ -137,14 +136,14 @@ pub fn admit(config: &Config, head: &Parts, peer: IpAddr, key: &SigningKey, now:
 struct Door<'a> {
     config: &'a Config,
     head: &'a Parts,
-    peer: IpAddr,
     key: &'a SigningKey,
     now: Now,
     context: FailureContext<'a>,
     scope: Option<String>,
     ns: Option<String>,
     route: Route,
-    client: Option<Client>,
+    /// By its network until it is identified: whoever is refused is still somebody, and charged for the request.
+    client: Client,
 }
 
 impl Door<'_> {
@@ -245,9 +244,9 @@ impl Door<'_> {
 
     fn identify(&mut self) -> Result<Authorized, Failure> {
         let headers = &self.head.headers;
-        let address = client_address(self.config, headers, self.peer);
+        let address = self.client.address;
         let authorized = access::identify(self.config, headers, address, self.key, self.now.wall)?;
-        self.client = Some(authorized.client.clone());
+        self.client.clone_from(&authorized.client);
         self.context.insufficient = authorized.presented && !authorized.client.is_known();
         Ok(authorized)
     }
@@ -264,7 +263,7 @@ impl Door<'_> {
         Admitted::Answer {
             answer,
             route: self.route,
-            client: self.client.clone(),
+            client: Some(self.client.clone()),
             reason: None,
         }
     }
@@ -278,7 +277,7 @@ impl Door<'_> {
         Admitted::Answer {
             answer: answer::failure(failure, &context),
             route: self.route,
-            client: self.client,
+            client: Some(self.client),
             reason: Some(failure.reason),
         }
     }

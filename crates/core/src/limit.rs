@@ -6,9 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::admit::Incoming;
-use crate::config::{Config, RateLimit};
-use crate::failure::{Failure, Reason};
+use crate::config::RateLimit;
 use crate::time::Mono;
 
 /// How many keys [`Buckets`] remembers unless told otherwise; about 10 MB when full.
@@ -149,38 +147,6 @@ impl Gcra {
     fn full_at(&self, tat: Tat) -> Mono {
         Mono(u64::try_from(tat.0.div_ceil(u128::from(self.count))).unwrap_or(u64::MAX))
     }
-}
-
-/// What any request of `address` is charged to, before anything else is done for it. Known networks are not limited.
-pub fn request_charge(config: &Config, address: IpAddr) -> Option<(LimitKey, Gcra)> {
-    let limit = config.rate_limit.as_ref()?;
-    let known = config
-        .access
-        .networks
-        .iter()
-        .any(|network| network.contains(&address));
-    (!known).then(|| (LimitKey::new(Bucket::Requests, address), Gcra::requests(limit)))
-}
-
-/// What a pull is charged to besides. HEAD, blobs and lists are free, as at Docker Hub, and so are known clients.
-pub fn pull_charge(config: &Config, incoming: &Incoming) -> Option<(LimitKey, Gcra)> {
-    let limit = config.rate_limit.as_ref()?;
-    let charged = incoming.is_pull() && !incoming.client.is_known();
-    charged.then(|| {
-        (
-            LimitKey::new(Bucket::Pulls, incoming.client.address),
-            Gcra::pulls(limit),
-        )
-    })
-}
-
-/// The failure of a refused charge.
-pub fn refused(bucket: Bucket, retry_after: Duration) -> Failure {
-    let public = match bucket {
-        Bucket::Pulls => "too many pulls from your address: slow down, or log in to this mirror",
-        Bucket::Requests => "too many requests from your address: slow down, or log in to this mirror",
-    };
-    Failure::new(Reason::RateLimited, public).retry_after(retry_after)
 }
 
 impl LimitKey {

@@ -7,8 +7,7 @@
 
 use std::sync::Arc;
 
-use entrepot_oci::digest::Digest;
-use entrepot_oci::name::{Reference, Repository, Tag};
+use entrepot_oci::name::Repository;
 use entrepot_oci::path::RawName;
 
 use crate::config::{Config, Source};
@@ -35,49 +34,10 @@ impl Resolved {
         self.ns.is_some()
     }
 
-    /// The key under which a record about the repository is kept. It holds everything that the answer depends on (P3, P8):
-    /// which upstream, as whom (by the source's name), which repository, and what of it. No two different things share a
-    /// key: no part but the last can hold a `|`.
-    pub fn key(&self, record: RecordKey<'_>) -> String {
-        let Source { name, url, .. } = &*self.source;
-        let origin = url.origin().ascii_serialization();
-        let (kind, rest) = match record {
-            RecordKey::Tag(tag) => ("tag", tag.to_string()),
-            RecordKey::Absent(reference) => ("absent", reference.to_string()),
-            RecordKey::AbsentBlob(digest) => ("absent-blob", digest.to_string()),
-            RecordKey::Public => ("public", String::new()),
-            RecordKey::Shown(digest) => ("shown", digest.to_string()),
-            RecordKey::Tags(query) => ("tags", query.to_owned()),
-            RecordKey::Referrers(digest, query) => ("referrers", format!("{digest}|{query}")),
-        };
-        format!(
-            "{origin}|{}|{}|{kind}|{rest}",
-            name.replace('|', "%7C"),
-            self.repository
-        )
-    }
-
     /// The client's path to the repository, to build links from: `/v2/ghcr.io/foo/bar`.
     pub fn path(&self) -> String {
         format!("{}/{}", self.prefix, self.shown)
     }
-}
-
-/// What a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RecordKey<'a> {
-    /// What a tag means.
-    Tag(&'a Tag),
-    /// A manifest that upstream does not have.
-    Absent(&'a Reference),
-    AbsentBlob(&'a Digest),
-    /// Whether upstream shows the repository to anyone.
-    Public,
-    /// That the repository has shown this digest: the right to read it here.
-    Shown(&'a Digest),
-    /// A page of tags, by query.
-    Tags(&'a str),
-    Referrers(&'a Digest, &'a str),
 }
 
 /// Resolves a name. `host` is the `Host` of the request in lower case, with its port if it has one, or empty; `root` is
@@ -105,6 +65,16 @@ pub fn resolve(
         prefix: root.map_or_else(|| "/v2".to_owned(), |root| format!("/{root}/v2")),
         ns: ns.map(str::to_ascii_lowercase),
     })
+}
+
+/// The key under which a record about a repository is kept, which holds everything that the record depends on: the
+/// upstream, as whom it was asked (the source's name, for two sources may lead to one registry with different
+/// credentials), the repository, and what of it. No two different things share a key: `kind` is a word, and no part but
+/// `rest` can hold a `|`.
+pub fn record_key(source: &Source, repository: &Repository, kind: &str, rest: &str) -> String {
+    let origin = source.url.origin().ascii_serialization();
+    let name = source.name.replace('%', "%25").replace('|', "%7C");
+    format!("{kind}|{origin}|{name}|{repository}|{rest}")
 }
 
 /// The source that a request names outside of its repository, if it names one: what a ping needs.

@@ -58,6 +58,23 @@ impl Client {
     }
 }
 
+/// Who is at `address`, as far as the network tells.
+pub fn by_network(config: &Config, address: IpAddr) -> Client {
+    let known = config
+        .access
+        .networks
+        .iter()
+        .any(|network| network.contains(&address));
+    let identity = if known {
+        Identity::Known {
+            name: "network".into(),
+        }
+    } else {
+        Identity::Anonymous
+    };
+    Client { identity, address }
+}
+
 /// Identifies the client at `address`. A credential that is presented but wrong is refused on every route, even from a
 /// known network.
 ///
@@ -70,25 +87,14 @@ pub fn identify(
     now: Wall,
 ) -> Result<Authorized, Failure> {
     let presented = credential(config, headers, key, now)?;
-    let by_network = || {
-        let known = config
-            .access
-            .networks
-            .iter()
-            .any(|network| network.contains(&address));
-        known.then(|| Identity::Known {
-            name: "network".into(),
-        })
-    };
-    let identity = match &presented {
-        Some(Identity::Known { name }) => Identity::Known {
-            name: Arc::clone(name),
-        },
-        Some(Identity::Anonymous) | None => by_network().unwrap_or(Identity::Anonymous),
+    let is_presented = presented.is_some();
+    let client = match presented {
+        Some(identity @ Identity::Known { .. }) => Client { identity, address },
+        Some(Identity::Anonymous) | None => by_network(config, address),
     };
     Ok(Authorized {
-        client: Client { identity, address },
-        presented: presented.is_some(),
+        client,
+        presented: is_presented,
     })
 }
 

@@ -448,21 +448,45 @@ fn t_az10_the_token_endpoint_judges_the_head_first() {
 /// T-RL6: as Docker Hub counts.
 #[test]
 fn t_rl6_only_a_manifest_by_get_is_a_pull() {
-    use crate::limit::pull_charge;
-    let config = sample::config_with_token();
-    let charged = |method: &str, uri: &str, headers: &[(&str, &str)]| {
-        pull_charge(&config, &call_of(admit_to(&config, &head(method, uri, headers)))).is_some()
-    };
-    assert!(charged("GET", "/v2/a/b/manifests/latest", &[]));
-    assert!(charged("GET", &format!("/v2/a/b/manifests/{DIGEST}"), &[]));
-    assert!(!charged("HEAD", "/v2/a/b/manifests/latest", &[]));
-    assert!(!charged("GET", &format!("/v2/a/b/blobs/{DIGEST}"), &[]));
-    assert!(!charged("GET", "/v2/a/b/tags/list", &[]));
-    assert!(!charged(
-        "GET",
-        "/v2/a/b/manifests/latest",
-        &[("authorization", "Basic Y2k6czNjcmV0LW9mLWNp")]
-    ));
+    let config = sample::config();
+    let charged = |method, uri: &str| call_of(admit_to(&config, &head(method, uri, &[]))).is_pull();
+    assert!(charged("GET", "/v2/a/b/manifests/latest"));
+    assert!(charged("GET", &format!("/v2/a/b/manifests/{DIGEST}")));
+    assert!(!charged("HEAD", "/v2/a/b/manifests/latest"));
+    assert!(!charged("GET", &format!("/v2/a/b/blobs/{DIGEST}")));
+    assert!(!charged("GET", "/v2/a/b/tags/list"));
+}
+
+/// Whoever is refused is charged for it all the same, wherever the refusal came: guessing passwords is not free.
+#[test]
+fn every_refusal_says_whose_it_is() {
+    let mut config = sample::config_with_token();
+    config.trusted_proxies = vec!["192.0.2.0/24".parse().unwrap()];
+    config.access.networks = vec!["10.0.0.0/8".parse().unwrap()];
+    let wrong = ("authorization", "Basic Y2k6d3Jvbmc=");
+    for (method, uri, headers) in [
+        ("GET", "/v2/a/b/manifests/latest", vec![wrong]),
+        ("POST", "/token", vec![wrong]),
+        ("PUT", "/v2/a/b/manifests/latest", vec![]),
+        ("GET", "/v2/evil.com/a/manifests/latest", vec![]),
+        ("GET", "/v2/", vec![("content-length", "5")]),
+    ] {
+        for (address, known) in [("203.0.113.1", false), ("10.1.2.3", true)] {
+            let mut headers = headers.clone();
+            headers.push(("x-forwarded-for", address));
+            let admitted = admit_to(&config, &head(method, uri, &headers));
+            let Admitted::Answer {
+                client: Some(client),
+                reason: Some(_),
+                ..
+            } = admitted
+            else {
+                panic!("{uri}: {admitted:?}")
+            };
+            assert_eq!(client.address.to_string(), address);
+            assert_eq!(client.is_known(), known);
+        }
+    }
 }
 
 #[test]

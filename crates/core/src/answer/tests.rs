@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::failure::{Failure, Reason, Side};
-use crate::limit::{Bucket, Gcra, Standing, refused};
+use crate::limit::{Gcra, Standing};
 use crate::resolve::{Resolved, resolve, sample};
 
 fn digest() -> Digest {
@@ -34,6 +34,10 @@ fn served<'a>(verdict: Verdict) -> Served<'a> {
 
 fn text<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     answer.headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+fn limited(wait: Duration) -> Failure {
+    Failure::new(Reason::RateLimited, "slow down").retry_after(wait)
 }
 
 fn resolved(root: Option<&str>, ns: Option<&str>, name: &str) -> Resolved {
@@ -147,7 +151,7 @@ fn t_rl6_a_refusal_says_when_to_come_back() {
         ..FailureContext::new(&config)
     };
     for (wait_ms, seconds) in [(1, "1"), (600, "1"), (1000, "1"), (1001, "2"), (59_999, "60")] {
-        let answer = super::failure(&refused(Bucket::Pulls, Duration::from_millis(wait_ms)), &context);
+        let answer = super::failure(&limited(Duration::from_millis(wait_ms)), &context);
         assert_eq!(answer.status.as_u16(), 429);
         assert_eq!(text(&answer, "retry-after"), Some(seconds));
         assert_eq!(text(&answer, "ratelimit-limit"), Some("50;w=30"));
@@ -173,7 +177,7 @@ fn t_rl6_retry_after_is_true() {
             crate::limit::Verdict::Allowed { tat: next, .. } => tat = Some(next),
             crate::limit::Verdict::Refused { retry_after, .. } => {
                 let context = FailureContext::new(&config);
-                let answer = super::failure(&refused(Bucket::Pulls, retry_after), &context);
+                let answer = super::failure(&limited(retry_after), &context);
                 let seconds: u64 = text(&answer, "retry-after").unwrap().parse().unwrap();
                 assert!(seconds >= 1);
                 now += seconds * 1000;

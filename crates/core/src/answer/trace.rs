@@ -53,7 +53,7 @@ pub struct Trace {
 #[derive(Clone, Debug)]
 pub struct Served<'a> {
     pub trace: Trace,
-    /// Since upstream last vouched for it. Said for stale answers only: `max-age` of a fresh one is what remains.
+    /// Since upstream last vouched for it. Said of stale answers only.
     pub age: Option<Duration>,
     /// For `Warning: 299`.
     pub warning: Option<&'a str>,
@@ -142,7 +142,8 @@ impl<'a> Served<'a> {
     /// Writes everything but `Cache-Control` of public answers, which depends on the object.
     pub(super) fn write(&self, answer: &mut Answer) {
         write_trace(answer, &self.trace);
-        if let Some(age) = self.age {
+        // A cache takes `Age` off `max-age`, and ours is what remains already.
+        if let (Some(age), Verdict::Stale) = (self.age, self.trace.verdict) {
             answer.set(header::AGE, age.as_secs().to_string());
         }
         if let Some(warning) = self.warning {

@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::resolve::sample;
 
 fn v4(n: u32) -> LimitKey {
     LimitKey::new(Bucket::Pulls, IpAddr::V4(Ipv4Addr::from(n)))
@@ -204,13 +203,15 @@ fn full_buckets_are_forgotten() {
 }
 
 #[test]
-fn known_networks_pay_nothing_and_no_limit_means_none() {
-    let mut config = sample::config();
-    config.access.networks = vec!["10.0.0.0/8".parse().unwrap()];
-    assert!(request_charge(&config, "10.1.2.3".parse().unwrap()).is_none());
-    let (key, gcra) = request_charge(&config, "192.0.2.1".parse().unwrap()).unwrap();
-    assert_eq!(key.bucket, Bucket::Requests);
-    assert_eq!(gcra, Gcra::new(1000, Duration::from_secs(60), 500), "tenfold");
-    config.rate_limit = None;
-    assert!(request_charge(&config, "192.0.2.1".parse().unwrap()).is_none());
+fn all_requests_have_ten_times_the_limit_of_pulls() {
+    let limit = RateLimit {
+        count: 100,
+        per: Duration::from_secs(60),
+        burst: 50,
+    };
+    assert_eq!(Gcra::pulls(&limit), Gcra::new(100, Duration::from_secs(60), 50));
+    assert_eq!(
+        Gcra::requests(&limit),
+        Gcra::new(1000, Duration::from_secs(60), 500)
+    );
 }
