@@ -23,17 +23,11 @@ fn mirror_with_password(registry: &Registry, access: &str) -> Mirror {
   access: {access}
   sources:
     - name: "origin"
-      type: "registry"
-      url: "{}"
       names: ["origin.test"]
       auth: {{ username: "{username}", password: "{password}" }}
       mirror: true
-      insecure: true
-      allow_private: true
-      token_hosts: ["127.0.0.1"]
-      blob_hosts: ["127.0.0.2"]
-"#,
-        registry.url()
+{}"#,
+        registry.source("      ")
     ));
     mirror.canary(password);
     mirror

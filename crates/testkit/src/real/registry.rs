@@ -137,6 +137,28 @@ impl Registry {
         format!("http://{}", self.front.address())
     }
 
+    /// The lines of a source in the mirror's configuration that say where this registry is and where it leads to. Each
+    /// begins with `indent`.
+    pub fn source(&self, indent: &str) -> String {
+        let mut lines = vec![
+            "type: \"registry\"".to_owned(),
+            format!("url: \"{}\"", self.url()),
+            "insecure: true".to_owned(),
+            "allow_private: true".to_owned(),
+        ];
+        lines.extend(
+            self.tokens
+                .as_ref()
+                .map(|t| format!("token_hosts: [\"{}\"]", t.address())),
+        );
+        lines.extend(
+            self.blob_host
+                .as_ref()
+                .map(|host| format!("blob_hosts: [\"{}\"]", host.address())),
+        );
+        lines.iter().map(|line| format!("{indent}{line}\n")).collect()
+    }
+
     pub fn tokens(&self) -> Option<&TokenServer> {
         self.tokens.as_ref()
     }

@@ -18,16 +18,10 @@ pub fn mirror_of(registry: &Registry) -> Mirror {
   cache: {{ dir: "__CACHE__", max_size: "20GiB", manifest_ttl: "1s" }}
   sources:
     - name: "dockerhub"
-      type: "registry"
-      url: "{}"
       names: ["docker.io", "index.docker.io", "registry-1.docker.io", "origin.test"]
       mirror: true
-      insecure: true
-      allow_private: true
-      token_hosts: ["127.0.0.1"]
-      blob_hosts: ["127.0.0.2"]
-"#,
-        registry.url()
+{}"#,
+        registry.source("      ")
     ))
 }
 

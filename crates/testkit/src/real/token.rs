@@ -1,7 +1,7 @@
 //! The token server that a registry with `auth: token` sends its clients to.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,6 +57,10 @@ impl TokenServer {
     /// The URL that a challenge names.
     pub fn realm(&self) -> String {
         format!("http://{}/token", self.listener.address())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener.address()
     }
 
     /// The certificate that signs, as a PEM file.
