@@ -282,9 +282,12 @@ impl Mirror {
         }
     }
 
-    /// Digest of the sorted list (path, SHA-256) of all blobs and manifests stored. Files that the metadata database
-    /// rewrites as it likes do not count.
+    /// Digest of the sorted list (path, SHA-256) of everything stored, once nothing is being written any more. Files that
+    /// the metadata database rewrites as it likes do not count.
     pub fn store_hash(&self) -> String {
+        self.wait_until(Duration::from_secs(10), "no fill is under way", |mirror| {
+            !mirror.stored_files().iter().any(|path| path.starts_with("tmp"))
+        });
         let listing: Vec<String> = self
             .stored_files()
             .into_iter()

@@ -61,7 +61,7 @@ async fn t_hc6_page_sizes_and_starts() {
         "last=%0d%0aX-Evil:%201",
         "last=../../etc/passwd",
         "last=%F0%9F%92%A9",
-        "last=\"><script>",
+        "last=%22%3E%3Cscript%3E",
         "last=a&last=b",
         "n=5&last=zzzz",
         "N=5",

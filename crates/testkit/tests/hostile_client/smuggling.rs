@@ -11,6 +11,7 @@ const SMUGGLED: &str = "GET /v2/smuggled/app/manifests/canary HTTP/1.1\r\nHost: 
 /// Requests with another one hidden behind them. `TARGET` is a path that is served from the cache.
 fn corpus() -> Vec<(&'static str, String)> {
     let hidden = SMUGGLED;
+    // The address has five digits of port.
     let n = hidden.replace("HOST", "127.0.0.1:00000").len();
     let start = "GET TARGET HTTP/1.1\r\nHost: HOST\r\n";
     let chunk = format!("{n:x}\r\n{hidden}\r\n0\r\n\r\n");
@@ -162,22 +163,22 @@ async fn t_hc3_nothing_is_smuggled_behind_a_request() {
     assert_eq!(bench.get(&warm).send().await.digest, image.layer_digests[0]);
     let host = bench.mirror.address().to_string();
 
+    let mut wrong = Vec::new();
     for target in ["/v2/", warm.as_str()] {
         for (name, text) in corpus() {
-            // The lengths in the corpus are of an address with five digits of port.
             let text = text.replace("HOST", &host).replace("TARGET", target);
             let answer = raw(bench.mirror.address(), text.as_bytes(), QUIET).await;
             let statuses = answer.statuses();
-            let shown = format!(
-                "{name}: {text:?}\nanswered: {statuses:?}, closed: {}",
-                answer.closed
-            );
-            assert_eq!(statuses.len(), 1, "exactly one answer: {shown}");
-            if statuses[0] == 400 {
-                assert!(answer.closed, "400 closes the connection: {shown}");
+            // Exactly one answer, and a refusal that closes the connection.
+            if statuses.len() != 1 || (statuses[0] == 400 && !answer.closed) {
+                wrong.push(format!(
+                    "{name}: {text:?} is answered {statuses:?}, closed: {}",
+                    answer.closed
+                ));
             }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     let asked = bench.upstream.summary();
     assert!(!asked.iter().any(|line| line.contains("smuggled")), "{asked:#?}");
     assert!(
