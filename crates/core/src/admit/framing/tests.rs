@@ -104,3 +104,19 @@ fn t_hc3_a_body_on_a_pull_closes_the_connection() {
         &[("upgrade", "h2c"), ("expect", "100-continue")],
     );
 }
+
+/// T-HC3: the one request that has a body says its length once.
+#[test]
+fn t_hc3_the_token_form_has_one_length() {
+    let config = sample::config();
+    for headers in [
+        vec![("content-length", "5"), ("transfer-encoding", "chunked")],
+        vec![("content-length", "5"), ("content-length", "5")],
+        vec![("content-length", "5"), ("content-length", "6")],
+        vec![("content-length", "0x5")],
+    ] {
+        let answer = answer_of(admit_to(&config, &head("POST", "/token", &headers)));
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{headers:?}");
+        assert_eq!(answer.headers["connection"], "close");
+    }
+}
