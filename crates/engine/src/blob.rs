@@ -11,10 +11,13 @@ use entrepot_oci::Digest;
 use entrepot_oci::range::RangeRequest;
 
 use crate::{Engine, missed};
-use crate::job::{Job, Place};
+use crate::job::{Job, Landed, Place, Work};
 use crate::manifest::Shown;
 use crate::ports::{Blobs, Claim, Filled, Follower, Host, Stored, Ticket};
 use crate::reply::Facts;
+
+/// Fills begun elsewhere whose failure a request sits out before it gives up.
+const FOREIGN_FILLS: usize = 4;
 
 type Body<H> = <<H as Host>::Blobs as Blobs>::Body;
 
@@ -36,32 +39,47 @@ impl<H: Host> Engine<H> {
             let answer = blob_answer(config, call, &place, digest, size, Trace::new(verdict), facts).head;
             return Ok((answer, None));
         }
-        if shown.is_none() {
+        let mut shown = shown.is_some();
+        if !shown {
             self.absent_blob(config, &place, digest).await?;
         }
-        match self.host.blobs().claim(digest).await {
-            Claim::Stored(stored) => {
-                let verdict = if shown.is_some() { Verdict::Hit } else { Verdict::Revalidated };
-                if shown.is_none() {
-                    self.ask_whether_shown(&place, digest).await?;
+        let by = place.key("fill", "");
+        for _ in 0..FOREIGN_FILLS {
+            match self.host.blobs().claim(digest, &by).await {
+                Claim::Stored(stored) => {
+                    let verdict = if shown { Verdict::Hit } else { Verdict::Revalidated };
+                    if !shown {
+                        self.whether_shown(&place, digest).await?;
+                    }
+                    self.check_size(&place, digest, stored.size()).await?;
+                    let found = blob_answer(config, call, &place, digest, stored.size(), Trace::new(verdict), facts);
+                    return Ok((found.head, found.span.map(|span| stored.body(span))));
                 }
-                self.check_size(&place, digest, stored.size()).await?;
-                let found = blob_answer(config, call, &place, digest, stored.size(), Trace::new(verdict), facts);
-                Ok((found.head, found.span.map(|span| stored.body(span))))
-            }
-            Claim::Filling(follower) => {
-                if shown.is_none() {
-                    self.ask_whether_shown(&place, digest).await?;
+                Claim::Filling { mut follower, ours } => {
+                    // A fill from this very place says by itself whether upstream shows the blob here.
+                    if !shown && !ours {
+                        self.whether_shown(&place, digest).await?;
+                        shown = true;
+                    }
+                    match follower.head().await {
+                        Ok(size) => {
+                            let trace = Trace { collapsed: true, ..missed(&place.source) };
+                            return self.follow(config, call, &place, digest, (follower, size), trace, facts).await;
+                        }
+                        Err(failure) if ours => return Err(failure),
+                        // What another repository or registry answered says nothing of this one.
+                        Err(_) => {}
+                    }
                 }
-                let trace = Trace { collapsed: true, ..missed(&place.source) };
-                self.follow(config, call, &place, digest, follower, trace, facts).await
-            }
-            Claim::Yours(ticket, follower) => {
-                let ask = place.ask(What::Blob(digest), Verb::Get);
-                self.host.start(Job::Fill { ask, credentialed: place.credentialed, ticket });
-                self.follow(config, call, &place, digest, follower, missed(&place.source), facts).await
+                Claim::Yours(ticket, mut follower) => {
+                    let ask = place.ask(What::Blob(digest), Verb::Get);
+                    self.host.start(Job::Fill { ask, credentialed: place.credentialed, ticket });
+                    let size = follower.head().await?;
+                    return self.follow(config, call, &place, digest, (follower, size), missed(&place.source), facts).await;
+                }
             }
         }
+        Err(Failure::new(Reason::UpstreamUnreachable, "other downloads of this blob keep failing; try again"))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `blob`, with what it knows")]
@@ -71,17 +89,10 @@ impl<H: Host> Engine<H> {
         call: &Incoming,
         place: &Place,
         digest: Digest,
-        mut follower: <H::Blobs as Blobs>::Follower,
+        (follower, size): (<H::Blobs as Blobs>::Follower, u64),
         trace: Trace,
         facts: &mut Facts,
     ) -> Result<(Answer, Option<Body<H>>), Failure> {
-        let size = match follower.head().await {
-            Ok(size) => size,
-            Err(failure) => {
-                self.remember_absent_blob(place, digest, &failure).await;
-                return Err(failure);
-            }
-        };
         self.check_size(place, digest, size).await?;
         let found = blob_answer(config, call, place, digest, size, trace, facts);
         Ok((found.head, found.span.map(|span| follower.body(span))))
@@ -104,8 +115,7 @@ impl<H: Host> Engine<H> {
             }
         }
         self.absent_blob(config, place, digest).await?;
-        let size = self.ask_whether_shown(place, digest).await?;
-        match size {
+        match self.whether_shown(place, digest).await? {
             Some(size) => Ok((size, Verdict::Miss)),
             None => match self.host.blobs().stored(digest).await {
                 Some(stored) => Ok((stored.size(), Verdict::Revalidated)),
@@ -114,9 +124,23 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// The same blob may be stored for another repository: that says nothing of this one. Upstream is asked by HEAD, and
-    /// its yes is remembered.
-    async fn ask_whether_shown(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Failure> {
+    /// The same blob may be stored for another repository: that says nothing of this one. Upstream is asked by HEAD, once
+    /// for all who wait. The size, if upstream says it.
+    async fn whether_shown(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Failure> {
+        match self.fly(Work::Show(place.clone(), digest)).await? {
+            Landed::Shown(size) => Ok(size),
+            _ => Err(Self::unexpected("a look at a blob")),
+        }
+    }
+
+    /// HEADs a blob, and remembers upstream's yes or no.
+    pub(crate) async fn show(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Failure> {
+        // Another may have asked since this request looked.
+        if let Some(shown) = self.load::<Shown>(&place.shared_key("blob", &digest.to_string())).await
+            && shown.size.is_some()
+        {
+            return Ok(shown.size);
+        }
         match self.ask(place.ask(What::Blob(digest), Verb::Head)).await {
             Ok((reply, _)) => {
                 self.remember_shown(place, digest, reply.size).await;
@@ -214,6 +238,7 @@ impl<H: Host> Engine<H> {
         let sealed = match filled {
             Ok(()) => ticket.seal().await,
             Err(failure) => {
+                self.remember_absent_blob(&place, digest, &failure).await;
                 ticket.fail(failure.clone());
                 Err(failure)
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use entrepot_core::config::Source;
 use entrepot_core::freshness::TagRecord;
+use entrepot_core::resolve;
 use entrepot_core::upstream::{Ask, Identity, Token, TokenAsk, What};
 use entrepot_oci::media::MediaType;
 use entrepot_oci::name::{Repository, Tag};
@@ -32,6 +33,8 @@ pub enum Work {
     /// HEAD a tag that is held but no longer believed.
     Revalidate(Place, Tag, TagRecord),
     Token(TokenAsk),
+    /// HEAD a blob.
+    Show(Place, Digest),
     /// Whether anyone may see the repository.
     Probe(Place, What),
     List(Place, ListAsk),
@@ -52,6 +55,8 @@ pub struct Place {
 pub enum Landed {
     Manifest(Held),
     Head(TagRecord),
+    /// Upstream shows the blob; its size, if it says that.
+    Shown(Option<u64>),
     Token(Token),
     Public,
     List(ListRecord),
@@ -72,6 +77,7 @@ impl Work {
             Work::Fetch(place, reference) => place.key("fetch", &reference.to_string()),
             Work::Look(place, reference) => place.key("look", &reference.to_string()),
             Work::Revalidate(place, tag, _) => place.key("revalidate", tag.as_str()),
+            Work::Show(place, digest) => place.key("show", &digest.to_string()),
             Work::Probe(place, _) => place.key("probe", ""),
             Work::List(place, ask) => place.key("list", &ask.key()),
             Work::Token(ask) => format!("token {:?}", ask.key),
@@ -80,16 +86,14 @@ impl Work {
 }
 
 impl Place {
-    /// Names something in this repository. The parts cannot run into each other: neither an origin nor a repository
-    /// holds a space. Sources are told apart by where they lead, not by their name in the configuration, which may
-    /// come to mean another registry.
+    /// Names something in this repository as this identity sees it.
     pub(crate) fn key(&self, kind: &str, rest: &str) -> String {
         let who = if matches!(self.identity, Identity::Anonymous) { "anonymous" } else { "known" };
-        format!("{kind} {} {} {who} {rest}", self.source.url.origin().ascii_serialization(), self.repository)
+        self.shared_key(kind, &format!("{who} {rest}"))
     }
 
     /// As [`Place::key`], for what is true whoever asks.
     pub(crate) fn shared_key(&self, kind: &str, rest: &str) -> String {
-        format!("{kind} {} {} {rest}", self.source.url.origin().ascii_serialization(), self.repository)
+        resolve::record_key(&self.source, &self.repository, kind, rest)
     }
 }

@@ -172,8 +172,15 @@ impl<H: Host> Engine<H> {
 
     async fn work(&self, work: Work) -> Result<Landed, Failure> {
         match work {
-            Work::Fetch(place, reference) => self.fetch(&place, &reference).await.map(Landed::Manifest),
-            Work::Look(place, reference) => self.look(&place, &reference).await,
+            Work::Fetch(place, reference) => match self.meanwhile(&place, &reference, false).await {
+                Some(landed) => landed,
+                None => self.fetch(&place, &reference).await.map(Landed::Manifest),
+            },
+            Work::Look(place, reference) => match self.meanwhile(&place, &reference, true).await {
+                Some(landed) => landed,
+                None => self.look(&place, &reference).await,
+            },
+            Work::Show(place, digest) => self.show(&place, digest).await.map(Landed::Shown),
             Work::Revalidate(place, tag, record) => self.revalidate(&place, &tag, record).await,
             Work::Token(ask) => self.fetch_token(ask).await.map(Landed::Token),
             Work::Probe(place, what) => self.probe(place, what).await,

@@ -220,6 +220,36 @@ impl<H: Host> Engine<H> {
 
     // The flights.
 
+    /// What an earlier flight brought between this request's look at the records and its own flight.
+    pub(crate) async fn meanwhile(&self, place: &Place, reference: &Reference, head: bool) -> Option<Result<Landed, Failure>> {
+        let config = self.host.config();
+        if let Err(failure) = self.absent(&config, place, reference).await {
+            return Some(Err(failure));
+        }
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => {
+                let record = self.believed(&config, place, tag).await?;
+                if head {
+                    return Some(Ok(Landed::Head(record)));
+                }
+                record.digest
+            }
+        };
+        self.held(place, digest).await.map(|held| Ok(Landed::Manifest(held)))
+    }
+
+    /// The record of a tag that needs no question upstream.
+    async fn believed(&self, config: &Config, place: &Place, tag: &Tag) -> Option<TagRecord> {
+        if !place.source.mirror {
+            return None;
+        }
+        let policy = freshness::tag_policy(&config.cache, &place.source, &place.repository, tag);
+        let record: TagRecord = self.load(&place.shared_key("tag", tag.as_str())).await?;
+        let verdict = freshness::tag_verdict(&record, &policy, self.host.now().wall, false);
+        matches!(verdict, TagVerdict::Fresh { .. }).then_some(record)
+    }
+
     /// GETs a manifest, checks it and keeps it.
     pub(crate) async fn fetch(&self, place: &Place, reference: &Reference) -> Result<Held, Failure> {
         match self.fetch_checked(place, reference).await {
@@ -334,6 +364,9 @@ impl<H: Host> Engine<H> {
     pub(crate) async fn revalidate(&self, place: &Place, tag: &Tag, record: TagRecord) -> Result<Landed, Failure> {
         let reference = Reference::Tag(tag.clone());
         let key = place.shared_key("tag", tag.as_str());
+        if let Some(confirmed) = self.believed(&self.host.config(), place, tag).await {
+            return Ok(Landed::Head(confirmed));
+        }
         let asked = match self.head(place, &reference).await {
             Ok(Some(found)) if found.digest == record.digest => {
                 let confirmed = record.clone().confirmed(self.host.now().wall);

@@ -79,8 +79,9 @@ pub trait Blobs {
     type Follower: Follower<Body = Self::Body>;
     type Ticket: Ticket<Upstream = Self::Upstream>;
 
-    /// Who serves `digest`: the store, a fill under way, or a fill that the caller must start.
-    async fn claim(&self, digest: Digest) -> Claim<Self::Stored, Self::Follower, Self::Ticket>;
+    /// Who serves `digest`: the store, a fill under way, or a fill that the caller must start. `by` names where the caller
+    /// would fill it from.
+    async fn claim(&self, digest: Digest, by: &str) -> Claim<Self::Stored, Self::Follower, Self::Ticket>;
     /// The stored object, if there is one; starts nothing.
     async fn stored(&self, digest: Digest) -> Option<Self::Stored>;
     /// Keeps a small object (a manifest). The caller has checked its digest.
@@ -96,8 +97,8 @@ pub trait Blobs {
 #[derive(Debug)]
 pub enum Claim<S, F, T> {
     Stored(S),
-    /// Somebody's fill is under way: follow it.
-    Filling(F),
+    /// Somebody's fill is under way: follow it. `ours`: it was claimed by the same name.
+    Filling { follower: F, ours: bool },
     /// Nobody's: start a fill job with the ticket, and follow it. Dropping the ticket fails the followers.
     Yours(T, F),
 }
