@@ -25,6 +25,7 @@ pub struct Mirror {
     child: Option<Child>,
     log: Arc<Mutex<Vec<u8>>>,
     canaries: Vec<String>,
+    may_panic: bool,
 }
 
 /// What to start.
@@ -81,6 +82,7 @@ impl Builder {
             child: None,
             log,
             canaries: Vec::new(),
+            may_panic: false,
         };
         mirror.spawn();
         mirror
@@ -269,6 +271,16 @@ impl Mirror {
         self.canaries.push(secret.into());
     }
 
+    /// For tests that make it panic: otherwise a panic in the log fails the test when the mirror is dropped.
+    pub fn may_panic(&mut self) {
+        self.may_panic = true;
+    }
+
+    /// Whether the process has been started and not yet seen to end.
+    pub fn runs(&mut self) -> bool {
+        self.child.is_some() && self.exited().is_none()
+    }
+
     /// Waits (at most `limit`) until a condition holds; panics with the log if it never does.
     pub fn wait_until(&self, limit: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
         let start = Instant::now();
@@ -405,11 +417,15 @@ impl Drop for Mirror {
             );
             return;
         }
-        if self.canaries.is_empty() {
-            return;
+        if !self.canaries.is_empty() {
+            // What it said last may still be in the pipe.
+            std::thread::sleep(Duration::from_millis(50));
         }
-        std::thread::sleep(Duration::from_millis(50));
         let (log, metrics) = (self.log(), metrics.unwrap_or_default());
+        assert!(
+            self.may_panic || !log.contains("panicked at"),
+            "the mirror panicked:\n{log}"
+        );
         for secret in &self.canaries {
             assert!(
                 !log.contains(secret.as_str()),

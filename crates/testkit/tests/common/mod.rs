@@ -16,7 +16,13 @@ pub struct Bench {
     // Dropped first: it must not ask an upstream that has gone.
     pub mirror: Mirror,
     pub upstream: Upstream,
+    /// Open files and anonymous kB once it had started.
+    baseline: (usize, u64),
 }
+
+/// What may stay open and in memory after a test: idle connections upstream, caches of fixed size.
+const FDS_OVER: usize = 32;
+const KB_OVER: u64 = 64 * 1024;
 
 /// A configuration in the making: keys and YAML values of the three places that tests set things in.
 pub struct Setup {
@@ -181,10 +187,32 @@ impl Setup {
             .fold(Mirror::builder(self.yaml()), |builder, (name, value)| {
                 builder.env(name, value)
             });
+        let mirror = builder.start();
         Bench {
-            mirror: builder.start(),
+            baseline: (mirror.fds(), mirror.rss_anon_kb()),
+            mirror,
             upstream: self.upstream,
         }
+    }
+}
+
+/// Whatever a test did, it leaves nothing open and nothing in memory behind.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() || !self.mirror.runs() {
+            return;
+        }
+        let (fds, kb) = self.baseline;
+        self.mirror.wait_until(
+            Duration::from_secs(10),
+            "open files are back to what they were",
+            |mirror| mirror.fds() <= fds + FDS_OVER,
+        );
+        self.mirror.wait_until(
+            Duration::from_secs(10),
+            "memory is back to what it was",
+            |mirror| mirror.rss_anon_kb() <= kb + KB_OVER,
+        );
     }
 }
 
