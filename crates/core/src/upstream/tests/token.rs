@@ -247,3 +247,28 @@ fn memory_is_bounded() {
     }
     assert_eq!(world.state.sizes(), [0, 1024, 0, 1024]);
 }
+
+/// Two conversations find their token refused; the second takes what the first has got meanwhile.
+#[test]
+fn t_uf7_a_refused_token_is_replaced_once_for_all() {
+    let mut given = 0;
+    let mut script = |request: &Outbound| {
+        if is_token(request) {
+            given += 1;
+            return http(200, &[]).body(&format!(r#"{{"token":"t{given}","expires_in":300}}"#));
+        }
+        match authorization(&request.headers) {
+            "Bearer t2" => http(200, &MANIFEST),
+            "Bearer t1" if request.method == http::Method::HEAD => http(200, &MANIFEST),
+            _ => http(401, &[("www-authenticate", CHALLENGE)]),
+        }
+    };
+    let mut world = World::new(&mut script);
+    world.ask(tag(hub(), Verb::Head)).unwrap();
+    let mut late = Exchange::new(tag(hub(), Verb::Get));
+    let sent = late.step(&mut world.state, world.now, 0, Input::Start);
+    assert!(matches!(&sent, Step::Send(request) if authorization(&request.headers) == "Bearer t1"));
+    world.ask(tag(hub(), Verb::Get)).unwrap();
+    world.go_on(&mut late, sent).unwrap();
+    assert_eq!(world.tokens_asked(), 2);
+}
