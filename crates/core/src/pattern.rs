@@ -46,7 +46,9 @@ impl NamePattern {
             return true;
         }
         let plain = |text: &str| !text.contains(['[', ']', '{', '}']);
-        if other.text == "*" || !plain(&self.text) || !plain(&other.text) {
+        // Without a star or a question mark this is one name, and a pattern that is that name is the same text.
+        let one_name = !self.text.contains(['*', '?']);
+        if other.text == "*" || one_name || !plain(&self.text) || !plain(&other.text) {
             return false;
         }
         // Witnesses: the stars stand for nothing, for a text that only a star can match (no pattern is that long), and

@@ -57,6 +57,8 @@ const VALUES: &str = r#"
 | name pattern | `library/*`, `team/**`, `nightly*`, `*` | `*` is anything but `/`, `**` between slashes is anything, `?` one character, `{a,b}` either; a lone `*` matches all |
 | host pattern | `auth.example.com`, `*.cdn.example.com`, `host:5000` | a star stands for whole labels; without a port the scheme's own is meant |
 
+Relative paths begin in the directory in which the mirror is started.
+
 Texts that YAML would read as a number or as true or false (a password of digits, say) need quotes.
 
 A token is given as its SHA-256, which `printf %s TOKEN | sha256sum` prints. A file or variable of tokens has one on each line:

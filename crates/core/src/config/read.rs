@@ -8,7 +8,7 @@ use super::schema::{self, Default, Key, Kind};
 use super::tree::{Node, Value};
 use super::value::Scalar;
 
-/// More problems than anyone reads; the rest is only counted.
+/// More problems than anyone reads; those after them show when these are put right.
 const MAX_PROBLEMS: usize = 200;
 
 /// Collects what is wrong.

@@ -57,11 +57,11 @@ impl Node {
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
                 max_depth: 24,
-                max_nodes: 100_000,
-                max_events: 400_000,
+                max_nodes: 20_000,
+                max_events: 80_000,
                 max_anchors: 1_000,
                 max_aliases: 1_000,
-                max_recorded_anchor_events: 100_000,
+                max_recorded_anchor_events: 20_000,
                 flow_nesting_limit: 24,
             },
             duplicate_keys: DuplicateKeyPolicy::PassThrough,

@@ -1,0 +1,95 @@
+//! No text makes the reader panic, and what is written can be read.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::pattern::HostPattern;
+
+/// Every key of the table, and some words.
+fn vocabulary() -> Vec<&'static str> {
+    let mut words = vec![
+        "proxy",
+        "~",
+        "true",
+        "-1",
+        "0",
+        "10s",
+        "50GiB",
+        "\"*\"",
+        "[",
+        "]",
+        "{",
+        "}",
+        "&a",
+        "*a",
+        "- ",
+        "? ",
+        "|",
+        ">",
+        "!!int",
+        "https://a.example.com",
+        "http://10.0.0.1",
+        "é",
+        "\u{0}",
+        "\t",
+        "'",
+        "\"",
+        "#",
+        "<<",
+        "---",
+        "...",
+        "1/s",
+        "::",
+    ];
+    for section in [
+        &schema::PROXY,
+        &schema::CACHE,
+        &schema::ACCESS,
+        &schema::SOURCE,
+        &schema::AUTH,
+        &schema::TLS,
+        &schema::RATE_LIMIT,
+    ] {
+        words.extend(section.keys.iter().map(|key| key.name));
+    }
+    words
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC{0,200}") {
+        _ = load(&text);
+    }
+
+    #[test]
+    fn text_that_looks_like_a_configuration_never_panics(
+        lines in prop::collection::vec((0..6_usize, prop::sample::select(vocabulary()), any::<bool>(), prop::sample::select(vocabulary())), 0..30)
+    ) {
+        let mut text = String::from("proxy:\n");
+        for (indent, key, item, value) in lines {
+            let dash = if item { "- " } else { "" };
+            text.push_str(&format!("{}{dash}{key}: {value}\n", "  ".repeat(indent)));
+        }
+        if let Err(Problems(problems)) = load(&text) {
+            prop_assert!(!problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_are_written_as_they_are_read(millis in 0..3_000_000_000_u64, bytes in 1..u64::MAX / 4) {
+        use crate::config::units::{Size, duration_text, size_text};
+        use crate::config::value::Scalar;
+        let duration = Duration::from_millis(millis);
+        prop_assert_eq!(Duration::read(&duration_text(duration)).ok(), Some(duration));
+        prop_assert_eq!(Size::read(&size_text(bytes)).ok(), Some(Size(bytes)));
+    }
+
+    #[test]
+    fn values_never_panic(text in "\\PC{0,40}") {
+        use crate::config::units::{Rate, Size};
+        use crate::config::value::{HostName, Origin, Path, RegistryName, Scalar, Sha256};
+        _ = (Duration::read(&text), Size::read(&text), Rate::read(&text), Origin::read(&text));
+        _ = (RegistryName::read(&text), HostName::read(&text), Path::read(&text), Sha256::read(&text));
+        _ = (text.parse::<HostPattern>(), text.parse::<crate::pattern::NamePattern>());
+    }
+}
