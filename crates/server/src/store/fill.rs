@@ -23,6 +23,8 @@ const WINDOW: u64 = 1 << 20;
 /// What followers and the filling job share.
 pub(crate) struct Fill {
     pub(crate) digest: Digest,
+    /// Where it comes from.
+    by: Box<str>,
     inner: Mutex<Inner>,
     progress: watch::Sender<Progress>,
     /// A follower has moved on or gone: the window may have room.
@@ -80,9 +82,9 @@ impl std::fmt::Debug for Fill {
 }
 
 impl Fill {
-    pub(crate) fn new(digest: Digest) -> Arc<Fill> {
-        let progress = Progress { size: None, arrived: 0, phase: Phase::Running };
-        Arc::new(Fill { digest, inner: Mutex::default(), progress: watch::Sender::new(progress), moved: Notify::new() })
+    pub(crate) fn new(digest: Digest, by: &str) -> Arc<Fill> {
+        let progress = watch::Sender::new(Progress { size: None, arrived: 0, phase: Phase::Running });
+        Arc::new(Fill { digest, by: by.into(), inner: Mutex::default(), progress, moved: Notify::new() })
     }
 
     /// Joins the followers; `None` when the beginning is no longer to be had.
@@ -222,6 +224,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    pub(crate) fn filled_by(&self, by: &str) -> bool {
+        *self.fill.by == *by
+    }
+
     /// The size, once known.
     pub(crate) async fn head(&mut self) -> Result<u64, Failure> {
         let known = self

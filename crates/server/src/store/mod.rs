@@ -193,17 +193,18 @@ impl Blobs for Store {
     type Follower = Following;
     type Ticket = FillTicket;
 
-    async fn claim(&self, digest: Digest) -> Claim<Object, Following, FillTicket> {
+    async fn claim(&self, digest: Digest, by: &str) -> Claim<Object, Following, FillTicket> {
         loop {
             let ended = self.0.fills.ended.load(Ordering::Acquire);
             if let Some(place) = self.0.fills.join(&digest) {
-                return Claim::Filling(self.follower(place));
+                let ours = place.filled_by(by);
+                return Claim::Filling { follower: self.follower(place), ours };
             }
             if let Some(object) = self.stored(digest).await {
                 return Claim::Stored(object);
             }
             // A fill that ended since may have stored it.
-            if let Some((fill, place)) = self.0.fills.start(digest, ended) {
+            if let Some((fill, place)) = self.0.fills.start(digest, by, ended) {
                 return Claim::Yours(FillTicket::new(self.0.clone(), fill), self.follower(place));
             }
         }
@@ -319,7 +320,7 @@ impl Fills {
     }
 
     /// `None` when a fill has ended since `ended` was read, or somebody else was first.
-    fn start(&self, digest: Digest, ended: u64) -> Option<(Arc<Fill>, Place)> {
+    fn start(&self, digest: Digest, by: &str, ended: u64) -> Option<(Arc<Fill>, Place)> {
         let mut under_way = self.under_way.lock();
         if self.ended.load(Ordering::Acquire) != ended {
             return None;
@@ -328,7 +329,7 @@ impl Fills {
         if under_way.get(&digest).is_some_and(|fill| fill.joinable()) {
             return None;
         }
-        let fill = Fill::new(digest);
+        let fill = Fill::new(digest, by);
         let place = fill.follow()?;
         under_way.insert(digest, fill.clone());
         Some((fill, place))
