@@ -1,7 +1,10 @@
 //! The kit itself: every client pulls from every registry directly, and gets the digests that were pushed.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use entrepot_testkit::need;
-use entrepot_testkit::real::{Containerd, Dockerd, Image, Podman, Registry, Skopeo};
+use entrepot_testkit::real::{Containerd, Credentials, Dockerd, Image, Podman, Registry, Skopeo, fetch};
 
 fn registries() -> [(&'static str, Registry); 3] {
     [
@@ -136,4 +139,60 @@ fn skopeo_copies_directly_and_the_gateway_counts() {
         Skopeo::copy(&reference).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert!(registry.blob_bytes() > 6_000_000, "{name}");
     }
+}
+
+#[test]
+fn a_stopped_registry_cuts_what_is_under_way() {
+    need!("a_stopped_registry_cuts_what_is_under_way", "docker-registry");
+    let mut registry = Registry::plain();
+    let image = Image::typical(1, 100);
+    registry.push("team/app", Some("1"), &image);
+    let layer = &image.blobs[1];
+    let mut socket = TcpStream::connect(registry.address()).expect("a connection");
+    let request = format!(
+        "GET /v2/team/app/blobs/{} HTTP/1.1\r\nhost: x\r\n\r\n",
+        layer.digest
+    );
+    socket.write_all(request.as_bytes()).expect("a request");
+    let mut first = [0; 1024];
+    socket
+        .read_exact(&mut first)
+        .expect("the beginning of the answer");
+    registry.stop();
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest);
+    assert!(
+        (rest.len() as u64) < layer.size / 2,
+        "{} bytes came after the stop",
+        rest.len()
+    );
+}
+
+#[test]
+fn the_blob_host_takes_signed_links_without_authorization_only() {
+    let name = "the_blob_host_takes_signed_links_without_authorization_only";
+    need!(name, "docker-registry", "openssl", "skopeo");
+    let registry = Registry::redirecting();
+    registry.push("team/app", Some("1"), &Image::small("links"));
+    Skopeo::copy(&format!("{}/team/app:1", registry.address())).expect("a direct copy");
+    let seen = registry.seen();
+    let link = seen
+        .iter()
+        .find(|s| s.blob_host && s.status == 200)
+        .expect("a blob came from the blob host");
+    let host = registry.blob_host().expect("it redirects");
+    let (bare, query) = (
+        format!("http://{host}{}", link.path),
+        link.query.as_deref().expect("links are signed"),
+    );
+    let signed = format!("{bare}?{query}");
+    let status = |url: &str, headers: &[(&str, &str)]| fetch("GET", url, headers).expect("an answer").status;
+    assert_eq!(status(&signed, &[]), 200);
+    assert_eq!(
+        status(&signed, &[("authorization", &Credentials::TEST.basic())]),
+        400
+    );
+    assert_eq!(status(&bare, &[]), 403);
+    assert_eq!(status(&format!("{bare}?X-Expires=1&X-Signature=0"), &[]), 403);
+    assert_eq!(status(&format!("{signed}0"), &[]), 403);
 }

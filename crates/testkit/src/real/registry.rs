@@ -159,6 +159,11 @@ impl Registry {
         lines.iter().map(|line| format!("{indent}{line}\n")).collect()
     }
 
+    /// `127.0.0.2:<port>`, where blobs are redirected to.
+    pub fn blob_host(&self) -> Option<String> {
+        self.blob_host.as_ref().map(|host| host.address().to_string())
+    }
+
     pub fn tokens(&self) -> Option<&TokenServer> {
         self.tokens.as_ref()
     }
