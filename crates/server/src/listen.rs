@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,10 @@ const DEAD_AFTER: Duration = Duration::from_secs(60);
 const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 100;
 const STREAMS: u32 = 256;
+/// Connections at once that are being told that there is no room.
+const REFUSALS: usize = 256;
+/// How long such a connection is held so that its peer can read the answer.
+const REFUSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What every connection needs.
 #[derive(Clone, Debug)]
@@ -56,6 +60,7 @@ pub(crate) struct Door {
 pub(crate) async fn accept(listener: TcpListener, door: Door, stop: CancellationToken) -> GracefulShutdown {
     let graceful = GracefulShutdown::new();
     let builder = Arc::new(builder());
+    let refusals = Arc::new(Semaphore::new(REFUSALS.min(door.room.available_permits())));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -69,7 +74,10 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, stop: Cancellation
             }
         };
         let Ok(permit) = door.room.clone().try_acquire_owned() else {
-            tokio::spawn(turn_away(stream));
+            // Where even refusing is too much work, hanging up must do.
+            if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                tokio::spawn(turn_away(stream, permit));
+            }
             continue;
         };
         tune(&stream);
@@ -176,7 +184,7 @@ fn log(head: &http::request::Parts, reply: &Reply<Body>, since: Instant) -> Requ
         address,
         method: Method::of(&head.method),
         route,
-        target: Text::new(&head.uri.to_string()),
+        target: Text::new(head.uri.path_and_query().map_or("", |target| target.as_str())),
         user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
         status: reply.answer.status.as_u16(),
@@ -296,13 +304,21 @@ impl Drop for Open {
 }
 
 /// Too many connections: says so at once, so that the client goes elsewhere.
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     const BODY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"this mirror has all the connections it can hold; try again"}]}"#;
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{BODY}",
         BODY.len()
     );
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+    let refuse = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closing on a request that was not read would reset the connection, and the answer with it (RFC 9112 §9.6).
+        let mut request = [0; 4096];
+        while stream.read(&mut request).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(REFUSE_WITHIN, refuse).await;
 }
 
 fn tune(stream: &TcpStream) {
