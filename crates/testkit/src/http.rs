@@ -111,6 +111,23 @@ impl Call {
             .unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
+    /// As `send`, but a connection that ends before a head counts as an answer: of status 0, and no clean end.
+    pub async fn send_or_broken(self) -> Response {
+        let what = format!("{} http://{}{}", self.method, self.address, self.target);
+        match self.try_send().await {
+            Ok(response) => response,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Response::broken()
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+
     /// As `send`, but a missing connection, head or end is an error.
     pub async fn try_send(self) -> io::Result<Response> {
         let (limit, keep) = (self.limit, self.keep);
@@ -206,6 +223,23 @@ pub struct Response {
 }
 
 impl Response {
+    fn broken() -> Self {
+        Self {
+            head: Head {
+                status: 0,
+                headers: Vec::new(),
+            },
+            status: 0,
+            body: Vec::new(),
+            length: 0,
+            digest: crate::script::sha256(b""),
+            clean_end: false,
+            time_to_head: Duration::ZERO,
+            ttfb: Duration::ZERO,
+            total: Duration::ZERO,
+        }
+    }
+
     /// The first value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)

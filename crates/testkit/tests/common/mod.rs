@@ -108,7 +108,7 @@ impl Bench {
     pub async fn eventually(&self, path: &str, what: &str, good: impl Fn(&Response) -> bool) -> Response {
         let start = std::time::Instant::now();
         loop {
-            let answer = self.get(path).send().await;
+            let answer = self.get(path).send_or_broken().await;
             if good(&answer) {
                 return answer;
             }
