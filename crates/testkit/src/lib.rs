@@ -2,6 +2,7 @@
 //! is as slow as a real one, and a client that sees how an answer ended. Nothing here is part of the product.
 
 pub mod http;
+pub mod limits;
 pub mod mirror;
 pub mod real;
 pub mod script;

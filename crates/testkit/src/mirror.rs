@@ -36,6 +36,7 @@ pub struct Builder {
     cache: Option<PathBuf>,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    open_files: Option<u64>,
     wait: bool,
 }
 
@@ -55,6 +56,12 @@ impl Builder {
     /// Stores in this directory instead of a temporary one.
     pub fn cache(mut self, directory: impl Into<PathBuf>) -> Self {
         self.cache = Some(directory.into());
+        self
+    }
+
+    /// Lets the process have at most so many files open (`RLIMIT_NOFILE`, both soft and hard).
+    pub fn open_files(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
         self
     }
 
@@ -103,6 +110,7 @@ impl Mirror {
             cache: None,
             env: Vec::new(),
             args: Vec::new(),
+            open_files: None,
             wait: true,
         }
     }
@@ -365,6 +373,9 @@ impl Mirror {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(limit) = self.settings.open_files {
+            crate::limits::bound_open_files(&mut command, limit);
+        }
         let mut child = command.spawn().expect("the entrepot binary starts");
         collect(child.stdout.take().expect("a piped stdout"), self.log.clone());
         collect(child.stderr.take().expect("a piped stderr"), self.log.clone());

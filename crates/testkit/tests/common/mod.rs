@@ -32,6 +32,7 @@ pub struct Setup {
     source: BTreeMap<String, String>,
     more_sources: Vec<BTreeMap<String, String>>,
     env: Vec<(String, String)>,
+    open_files: Option<u64>,
 }
 
 impl Bench {
@@ -66,6 +67,7 @@ impl Bench {
             source,
             more_sources: Vec::new(),
             env: Vec::new(),
+            open_files: None,
         }
     }
 
@@ -156,6 +158,12 @@ impl Setup {
         self
     }
 
+    /// What the mirror may have open at once.
+    pub fn open_files(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// The configuration as it would be written.
     pub fn yaml(&self) -> String {
         let mut text = String::from("proxy:\n");
@@ -187,6 +195,10 @@ impl Setup {
             .fold(Mirror::builder(self.yaml()), |builder, (name, value)| {
                 builder.env(name, value)
             });
+        let builder = match self.open_files {
+            Some(limit) => builder.open_files(limit),
+            None => builder,
+        };
         let mirror = builder.start();
         Bench {
             baseline: (mirror.fds(), mirror.rss_anon_kb()),
