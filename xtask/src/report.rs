@@ -90,3 +90,22 @@ impl Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_fails_the_run_and_an_optional_one_counts_for_nothing() {
+        let mut report = Report::default();
+        assert!(report.step("good", || Ok(Done::Passed)));
+        assert!(report.step("left out", || Ok(Done::Optional("not installed".into()))));
+        assert!(!report.step("bad", || bail!("broken")));
+        assert_eq!(
+            (report.passed.len(), report.failed.len(), report.skipped.len()),
+            (1, 1, 0)
+        );
+        assert!(report.finish().is_err());
+        assert!(Report::default().finish().is_ok());
+    }
+}

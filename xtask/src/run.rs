@@ -113,3 +113,16 @@ fn shown(command: &Command) -> String {
         .collect::<Vec<_>>()
         .join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips_are_noted_from_both_streams_of_a_run_that_fails() {
+        let script = "echo SKIPPED b: no tool; echo '  SKIPPED a: no tool' >&2; echo not SKIPPED c; exit 3";
+        let (outcome, skips) = run_noting_skips(command("sh", ["-c", script]));
+        assert!(outcome.is_err());
+        assert_eq!(skips, ["a: no tool", "b: no tool"]);
+    }
+}
