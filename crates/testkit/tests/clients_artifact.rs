@@ -1,5 +1,5 @@
 //! Real clients, cold and warm and with the upstream stopped: an OCI artifact with referrers, from a
-//! registry that has the referrers API and from one that has only the tag scheme (wire.md 41, 42).
+//! registry that has the referrers API and from one that has only the tag scheme.
 
 use std::collections::BTreeSet;
 use std::slice;

@@ -1,5 +1,5 @@
 //! Real clients, cold and warm and with the upstream stopped: containerd with `hosts.toml`, which says
-//! `?ns=` to a mirror (wire.md 11).
+//! `?ns=` to a mirror.
 
 use std::collections::BTreeSet;
 use std::slice;

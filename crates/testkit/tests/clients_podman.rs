@@ -14,7 +14,7 @@ fn pull(podman: &Podman, reference: &str) -> Result<Got, String> {
     Ok(got)
 }
 
-/// Docker Hub by the mirror's root, and another registry by its name as the first part of the path (wire.md 14).
+/// Docker Hub by the mirror's root, and another registry by its name as the first part of the path.
 fn podman_mirror(mut registry: Registry) {
     let mirror = mirror_of(&registry);
     let address = mirror.address().to_string();

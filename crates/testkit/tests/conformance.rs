@@ -7,7 +7,7 @@ use entrepot_testkit::real::{Registry, fetch, mirror_of};
 use entrepot_testkit::{each_upstream, need};
 
 /// Ask for what is drawn at random. While upstream cannot be asked nobody knows whether it exists: a 404 would be a guess, and
-/// an empty list of referrers an invention (wire.md 42).
+/// an empty list of referrers an invention.
 const UNKNOWABLE: [&str; 3] = [
     "OCI Conformance Test/empty/referrers",
     "OCI Conformance Test/missing-manifest/by-digest",

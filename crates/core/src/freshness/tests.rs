@@ -305,7 +305,7 @@ fn the_first_rule_that_matches_decides() {
     }
 }
 
-/// wire.md 43.
+/// Signatures and lists of referrers appear after their image.
 #[test]
 fn signatures_are_believed_for_a_minute_at_most() {
     let cache = sample::config().cache;

@@ -29,7 +29,7 @@ pub struct Inventory {
     pub blobs: BTreeSet<String>,
     /// Digests that something refers to.
     pub subjects: BTreeSet<String>,
-    /// Whether the origin has the referrers API. Without, a mirror may answer 404 (wire.md 42), and the suite would object.
+    /// Whether the origin has the referrers API. Without, a mirror may answer 404, and the suite would object.
     pub referrers: bool,
 }
 
