@@ -1,6 +1,7 @@
 //! Logs: for people on a terminal, JSON otherwise; one line for each request.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use entrepot_core::event::RequestLog;
 use tracing_subscriber::EnvFilter;
@@ -35,9 +36,14 @@ pub(crate) fn request(log: &RequestLog) {
         detail = log.internal.as_ref().map(tracing::field::display),
         bytes = log.bytes,
         upstream_bytes = log.upstream_bytes,
-        first_byte_ms = log.first_byte.as_secs_f64() * 1000.0,
-        total_ms = log.total.as_secs_f64() * 1000.0,
+        first_byte_ms = millis(log.first_byte),
+        total_ms = millis(log.total),
         aborted = log.aborted,
         "request"
     );
+}
+
+/// With three decimals, so that a line says no more than it knows.
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1000.0
 }
