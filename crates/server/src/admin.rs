@@ -18,7 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::host::Native;
 
 /// Answers until `stop`. `draining`: the process is about to end, so no new pulls should come.
-pub(crate) async fn serve(listener: TcpListener, engine: Engine<Native>, draining: CancellationToken, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    engine: Engine<Native>,
+    draining: CancellationToken,
+    stop: CancellationToken,
+) {
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -37,12 +42,19 @@ pub(crate) async fn serve(listener: TcpListener, engine: Engine<Native>, drainin
                 async move { Ok::<_, Infallible>(answer) }
             });
             // A connection that breaks is the scraper's business.
-            let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
 
-fn answer(engine: &Engine<Native>, draining: &CancellationToken, request: &http::Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(
+    engine: &Engine<Native>,
+    draining: &CancellationToken,
+    request: &http::Request<Incoming>,
+) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     }
@@ -54,11 +66,16 @@ fn answer(engine: &Engine<Native>, draining: &CancellationToken, request: &http:
             let mut response = text(StatusCode::OK, &host.metrics().text(host.store()));
             response.headers_mut().insert(
                 header::CONTENT_TYPE,
-                header::HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
+                header::HeaderValue::from_static(
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                ),
             );
             response
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /healthz, /readyz and /metrics\n",
+        ),
     }
 }
 
@@ -76,7 +93,9 @@ fn ready(engine: &Engine<Native>, draining: &CancellationToken) -> Response<Full
         lines.push("store: ok".to_owned());
     } else {
         status = StatusCode::SERVICE_UNAVAILABLE;
-        lines.push("store: the disk does not take objects; pulls go straight through (see the log)".to_owned());
+        lines.push(
+            "store: the disk does not take objects; pulls go straight through (see the log)".to_owned(),
+        );
     }
     let now = host.now();
     for upstream in host.state(|state| state.health(now)) {
@@ -94,6 +113,9 @@ fn ready(engine: &Engine<Native>, draining: &CancellationToken) -> Response<Full
 fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body.to_owned()));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

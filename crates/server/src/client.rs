@@ -60,7 +60,11 @@ impl Incoming {
 
 impl Client {
     fn pool(&self, trust: Trust, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
-        let pool = Pool { insecure: trust.insecure, allow_private: trust.allow_private, connect };
+        let pool = Pool {
+            insecure: trust.insecure,
+            allow_private: trust.allow_private,
+            connect,
+        };
         if let Some(client) = self.pools.lock().get(&pool) {
             return Ok(client.clone());
         }
@@ -84,7 +88,9 @@ impl Pool {
             .tcp_nodelay(true)
             .tls_danger_accept_invalid_certs(self.insecure)
             .tls_danger_accept_invalid_hostnames(self.insecure)
-            .dns_resolver(Resolver { allow_private: self.allow_private })
+            .dns_resolver(Resolver {
+                allow_private: self.allow_private,
+            })
             .build()
     }
 }
@@ -122,7 +128,9 @@ impl Http for Client {
             }
             Ok(bytes.freeze())
         };
-        tokio::time::timeout(SMALL_WITHIN, all).await.unwrap_or(Err(SmallFault::Broken))
+        tokio::time::timeout(SMALL_WITHIN, all)
+            .await
+            .unwrap_or(Err(SmallFault::Broken))
     }
 }
 
@@ -149,8 +157,12 @@ impl Resolve for Resolver {
         let allow_private = self.allow_private;
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(|error| Unresolved(host.clone(), error))?;
-            let found: Vec<SocketAddr> = found.filter(|address| allow_private || is_public(address.ip())).collect();
+            let found = tokio::net::lookup_host((host.as_str(), 0))
+                .await
+                .map_err(|error| Unresolved(host.clone(), error))?;
+            let found: Vec<SocketAddr> = found
+                .filter(|address| allow_private || is_public(address.ip()))
+                .collect();
             if found.is_empty() {
                 return Err(Box::from(PrivateAddress(host)));
             }

@@ -37,7 +37,14 @@ impl Flight for Flights {
         }
         let (sender, receiver) = watch::channel(None);
         under_way.insert(key.to_owned(), receiver.clone());
-        Joined::Lead(Leading { key: key.to_owned(), under_way: self.0.clone(), outcome: sender }, Waiting(receiver))
+        Joined::Lead(
+            Leading {
+                key: key.to_owned(),
+                under_way: self.0.clone(),
+                outcome: sender,
+            },
+            Waiting(receiver),
+        )
     }
 }
 
@@ -52,7 +59,10 @@ impl Lead for Leading {
 impl Drop for Leading {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock();
-        if under_way.get(&self.key).is_some_and(|other| other.same_channel(&self.outcome.subscribe())) {
+        if under_way
+            .get(&self.key)
+            .is_some_and(|other| other.same_channel(&self.outcome.subscribe()))
+        {
             under_way.remove(&self.key);
         }
     }
@@ -60,7 +70,12 @@ impl Drop for Leading {
 
 impl Wait for Waiting {
     async fn landed(mut self) -> Result<Landed, Failure> {
-        let lost = || Failure::new(Reason::Internal, "the mirror failed while it asked upstream; try again");
+        let lost = || {
+            Failure::new(
+                Reason::Internal,
+                "the mirror failed while it asked upstream; try again",
+            )
+        };
         match self.0.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost())),
             Err(_) => Err(lost()),

@@ -51,11 +51,20 @@ impl Default for Metrics {
         };
         let requests = counters("requests", "Requests answered, by route, status and verdict");
         let sent_bytes = counters("sent_bytes", "Body bytes sent to clients, by verdict");
-        let upstream_requests = counters("upstream_requests", "Conversations with upstreams, by source, route and outcome");
-        let upstream_bytes = counters("upstream_bytes", "Blob bytes fetched, verified and kept, by source");
+        let upstream_requests = counters(
+            "upstream_requests",
+            "Conversations with upstreams, by source, route and outcome",
+        );
+        let upstream_bytes = counters(
+            "upstream_bytes",
+            "Blob bytes fetched, verified and kept, by source",
+        );
         let fills = counters("fills", "Fills that ended, by source and outcome");
         let resumed = counters("resumed", "Downloads resumed after a break, by source");
-        let digest_mismatch = counters("digest_mismatch", "Objects that did not hash to their digest, by source");
+        let digest_mismatch = counters(
+            "digest_mismatch",
+            "Objects that did not hash to their digest, by source",
+        );
         let limited = counters("limited", "Requests refused by the rate limit, by bucket");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
@@ -63,14 +72,24 @@ impl Default for Metrics {
             gauge
         };
         let evicted = gauge("evicted_objects", "Objects evicted since the start");
-        let quarantined = gauge("quarantined_objects", "Stored objects found damaged since the start");
-        let troubles = gauge("store_failures", "Operations that the disk refused since the start");
+        let quarantined = gauge(
+            "quarantined_objects",
+            "Stored objects found damaged since the start",
+        );
+        let troubles = gauge(
+            "store_failures",
+            "Operations that the disk refused since the start",
+        );
         let stored_bytes = gauge("stored_bytes", "Bytes of objects in the store");
         let filling = gauge("filling", "Fills under way");
         let healthy = gauge("store_healthy", "1 while the disk takes what it is given");
         let connections = gauge("connections", "Open client connections");
         let first_byte = Histogram::new(FIRST_BYTE);
-        registry.register("first_byte_seconds", "From a request to the first byte of its answer's body", first_byte.clone());
+        registry.register(
+            "first_byte_seconds",
+            "From a request to the first byte of its answer's body",
+            first_byte.clone(),
+        );
         Metrics {
             registry,
             requests,
@@ -104,10 +123,15 @@ impl Metrics {
             ("route", log.route.label().to_owned()),
             ("status", log.status.to_string()),
             ("verdict", verdict.clone()),
-            ("reason", log.reason.map_or("none", |reason| reason.label()).to_owned()),
+            (
+                "reason",
+                log.reason.map_or("none", |reason| reason.label()).to_owned(),
+            ),
         ];
         self.requests.get_or_create(&labels).inc();
-        self.sent_bytes.get_or_create(&vec![("verdict", verdict)]).inc_by(log.bytes);
+        self.sent_bytes
+            .get_or_create(&vec![("verdict", verdict)])
+            .inc_by(log.bytes);
         self.first_byte.observe(log.first_byte.as_secs_f64());
     }
 
@@ -115,19 +139,36 @@ impl Metrics {
         let source = |source: &str| ("source", source.to_owned());
         match event {
             Event::Request(log) => self.request(log),
-            Event::Upstream { source: name, route, status, reason } => {
+            Event::Upstream {
+                source: name,
+                route,
+                status,
+                reason,
+            } => {
                 let outcome = match (status, reason) {
                     (_, Some(reason)) => reason.label().to_owned(),
                     (Some(status), None) => status.to_string(),
                     (None, None) => "none".to_owned(),
                 };
-                let labels = vec![source(name), ("route", route.label().to_owned()), ("outcome", outcome)];
+                let labels = vec![
+                    source(name),
+                    ("route", route.label().to_owned()),
+                    ("outcome", outcome),
+                ];
                 self.upstream_requests.get_or_create(&labels).inc();
             }
-            Event::FillEnded { source: name, bytes, reason } => {
+            Event::FillEnded {
+                source: name,
+                bytes,
+                reason,
+            } => {
                 let outcome = reason.map_or("stored", |reason| reason.label()).to_owned();
-                self.fills.get_or_create(&vec![source(name), ("outcome", outcome)]).inc();
-                self.upstream_bytes.get_or_create(&vec![source(name)]).inc_by(*bytes);
+                self.fills
+                    .get_or_create(&vec![source(name), ("outcome", outcome)])
+                    .inc();
+                self.upstream_bytes
+                    .get_or_create(&vec![source(name)])
+                    .inc_by(*bytes);
             }
             Event::Resumed { source: name, .. } => {
                 self.resumed.get_or_create(&vec![source(name)]).inc();
@@ -140,7 +181,9 @@ impl Metrics {
                     Bucket::Pulls => "pulls",
                     Bucket::Requests => "requests",
                 };
-                self.limited.get_or_create(&vec![("bucket", bucket.to_owned())]).inc();
+                self.limited
+                    .get_or_create(&vec![("bucket", bucket.to_owned())])
+                    .inc();
             }
             _ => {}
         }
@@ -151,7 +194,8 @@ impl Metrics {
         let counts = store.counts();
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.evicted.set(count(counts.evicted.load(Ordering::Relaxed)));
-        self.quarantined.set(count(counts.quarantined.load(Ordering::Relaxed)));
+        self.quarantined
+            .set(count(counts.quarantined.load(Ordering::Relaxed)));
         self.troubles.set(count(counts.troubles.load(Ordering::Relaxed)));
         self.stored_bytes.set(count(store.used()));
         self.filling.set(count(store.fills() as u64));

@@ -30,7 +30,10 @@ enum Seen {
 
 impl<S> Strict<S> {
     pub(crate) fn new(stream: S) -> Strict<S> {
-        Strict { stream, seen: Seen::Start(0, 0) }
+        Strict {
+            stream,
+            seen: Seen::Start(0, 0),
+        }
     }
 }
 
@@ -39,7 +42,11 @@ impl Seen {
         let last = match self {
             Seen::Http2 => return Seen::Http2,
             Seen::Start(at, _) if HTTP_2.get(at) == Some(byte) => {
-                return if at + 1 == HTTP_2.len() { Seen::Http2 } else { Seen::Start(at + 1, *byte) };
+                return if at + 1 == HTTP_2.len() {
+                    Seen::Http2
+                } else {
+                    Seen::Start(at + 1, *byte)
+                };
             }
             Seen::Start(_, last) | Seen::Lines(last) => last,
         };
@@ -51,7 +58,11 @@ impl Seen {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if !matches!(self.seen, Seen::Http2) {
@@ -97,21 +108,30 @@ mod tests {
 
     fn through(bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        bytes.iter_mut().fold(Seen::Start(0, 0), |seen, byte| seen.pass(byte));
+        bytes
+            .iter_mut()
+            .fold(Seen::Start(0, 0), |seen, byte| seen.pass(byte));
         bytes
     }
 
     /// T-HC3: what ends a line for one reader only ends it for none.
     #[test]
     fn t_hc3_a_lone_line_feed_becomes_invalid() {
-        assert_eq!(through(b"GET / HTTP/1.1\r\nA: b\n\nGET /"), b"GET / HTTP/1.1\r\nA: b\0\0GET /");
+        assert_eq!(
+            through(b"GET / HTTP/1.1\r\nA: b\n\nGET /"),
+            b"GET / HTTP/1.1\r\nA: b\0\0GET /"
+        );
         assert_eq!(through(b"\nGET"), b"\0GET");
         assert_eq!(through(b"PRI * HTTP/1.1\n"), b"PRI * HTTP/1.1\0");
     }
 
     #[test]
     fn whole_line_ends_and_http_2_pass_unchanged() {
-        for bytes in [&b"GET / HTTP/1.1\r\nA: b\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\n\n\0", b"a=b&c=d"] {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\nA: b\r\n\r\n"[..],
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\n\n\0",
+            b"a=b&c=d",
+        ] {
             assert_eq!(through(bytes), bytes);
         }
     }

@@ -23,7 +23,11 @@ pub(crate) enum TlsError {
     #[error("proxy.tls.key: {0}: no private key can be read from it: {1}")]
     Key(String, rustls::pki_types::pem::Error),
     #[error("proxy.tls: {cert} and {key} do not go together: {error}")]
-    Pair { cert: String, key: String, error: rustls::Error },
+    Pair {
+        cert: String,
+        key: String,
+        error: rustls::Error,
+    },
 }
 
 impl std::fmt::Debug for Acceptor {
@@ -56,10 +60,16 @@ fn load(tls: &Tls) -> Result<ServerConfig, TlsError> {
     if chain.is_empty() {
         return Err(cert_error(rustls::pki_types::pem::Error::NoItemsFound));
     }
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| TlsError::Key(tls.key.clone(), error))?;
-    let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).map_err(|error| {
-        TlsError::Pair { cert: tls.cert.clone(), key: tls.key.clone(), error }
-    })?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| TlsError::Key(tls.key.clone(), error))?;
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| TlsError::Pair {
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+            error,
+        })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

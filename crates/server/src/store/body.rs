@@ -1,6 +1,7 @@
 //! The bytes of an answer, from a file, from a fill under way, or straight through from upstream.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,15 +9,18 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use entrepot_oci::range::ByteSpan;
-use futures_util::Stream;
 use futures_util::stream;
+use futures_util::task::AtomicWaker;
+use futures_util::Stream;
 
 use super::fill::{Piece, Place};
 use super::layout::read_at;
 
-/// Bytes that all bodies together may hold, each at most one chunk.
-const BUDGET: usize = 32 << 20;
-const CHUNK: std::ops::RangeInclusive<usize> = (16 << 10)..=(256 << 10);
+/// Bytes that all bodies together may hold before each gets the smallest chunk only. A body holds one chunk at a time.
+const BUDGET: usize = 16 << 20;
+const CHUNK: std::ops::RangeInclusive<usize> = (8 << 10)..=(256 << 10);
+/// What part of the free budget one chunk may take.
+const PART: usize = 16;
 
 /// A body that breaks never ends cleanly: the client must see that bytes are missing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,30 +50,70 @@ impl Stream for Body {
     }
 }
 
-/// Divides the memory for chunks among the bodies that are being sent.
+/// Divides the memory for chunks among the bodies that are being sent: the more is held, the smaller the next chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks(Arc<AtomicUsize>);
 
-/// One body's share.
+/// One body's share: the chunk that is on its way to the client.
 #[derive(Debug)]
-pub(crate) struct Share(Arc<AtomicUsize>);
+pub(crate) struct Share(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Bytes that all bodies hold.
+    held: Arc<AtomicUsize>,
+    /// Bytes that this one holds.
+    chunk: AtomicUsize,
+    sent: AtomicWaker,
+}
+
+/// Bytes that are given back to the budget when the connection has let go of them.
+struct Chunk {
+    bytes: Vec<u8>,
+    of: Arc<Shared>,
+}
 
 impl Chunks {
     pub(crate) fn share(&self) -> Share {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Share(self.0.clone())
+        Share(Arc::new(Shared { held: self.0.clone(), chunk: AtomicUsize::new(0), sent: AtomicWaker::new() }))
     }
 }
 
 impl Share {
-    fn bytes(&self) -> usize {
-        (BUDGET / self.0.load(Ordering::Relaxed).max(1)).clamp(*CHUNK.start(), *CHUNK.end())
+    /// Waits until the last chunk is sent, then says how large the next may be. A connection gathers all that it is
+    /// given while its client does not read; so that a slow client holds one chunk only, it is given the next one then.
+    async fn room(&self) -> usize {
+        poll_fn(|cx| {
+            if self.0.chunk.load(Ordering::Acquire) == 0 {
+                return Poll::Ready(());
+            }
+            self.0.sent.register(cx.waker());
+            // It may have been sent in between.
+            if self.0.chunk.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let free = BUDGET.saturating_sub(self.0.held.load(Ordering::Relaxed));
+        (free / PART).clamp(*CHUNK.start(), *CHUNK.end())
+    }
+
+    fn chunk(&self, bytes: Vec<u8>) -> Bytes {
+        self.0.chunk.store(bytes.len(), Ordering::Release);
+        self.0.held.fetch_add(bytes.len(), Ordering::Relaxed);
+        Bytes::from_owner(Chunk { bytes, of: self.0.clone() })
     }
 }
 
-impl Drop for Share {
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Chunk {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.of.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.of.chunk.store(0, Ordering::Release);
+        self.of.sent.wake();
     }
 }
 
@@ -82,48 +126,65 @@ pub(crate) fn from_file<K: Send + Sync + 'static>(
     broken: impl Fn(&K, &std::io::Error) + Send + Sync + 'static,
 ) -> Body {
     let state = (span.start, file, share, keep, broken);
-    Body::new(stream::try_unfold(state, move |(at, file, share, keep, broken)| async move {
-        if at >= span.end {
-            return Ok(None);
-        }
-        match read(file.clone(), at, span.end, share.bytes()).await {
-            Ok(bytes) => {
-                let next = at + bytes.len() as u64;
-                Ok(Some((bytes, (next, file, share, keep, broken))))
+    Body::new(stream::try_unfold(
+        state,
+        move |(at, file, share, keep, broken)| async move {
+            if at >= span.end {
+                return Ok(None);
             }
-            Err(error) => {
-                broken(&keep, &error);
-                Err(BodyBroken(format!("reading the stored object at byte {at}: {error}")))
+            match read(file.clone(), at, span.end, share.bytes()).await {
+                Ok(bytes) => {
+                    let next = at + bytes.len() as u64;
+                    Ok(Some((bytes, (next, file, share, keep, broken))))
+                }
+                Err(error) => {
+                    broken(&keep, &error);
+                    Err(BodyBroken(format!(
+                        "reading the stored object at byte {at}: {error}"
+                    )))
+                }
             }
-        }
-    }))
+        },
+    ))
 }
 
 /// The bytes of `span` of an object that is being filled, as they are released.
 pub(crate) fn following(place: Place, span: ByteSpan, share: Share) -> Body {
     place.move_to(span.start);
     let state = (span.start, place, share);
-    Body::new(stream::try_unfold(state, move |(at, mut place, share)| async move {
-        if at >= span.end {
-            return Ok(None);
-        }
-        let max = share.bytes().min(usize::try_from(span.end - at).unwrap_or(usize::MAX));
-        let piece = place.piece(at, max).await.map_err(|failure| BodyBroken(failure.to_string()))?;
-        let bytes = match piece {
-            Piece::Memory(bytes) => bytes,
-            Piece::File(file, there) => read(file, at, at + there, max)
+    Body::new(stream::try_unfold(
+        state,
+        move |(at, mut place, share)| async move {
+            if at >= span.end {
+                return Ok(None);
+            }
+            let max = share
+                .bytes()
+                .min(usize::try_from(span.end - at).unwrap_or(usize::MAX));
+            let piece = place
+                .piece(at, max)
                 .await
-                .map_err(|error| BodyBroken(format!("reading the object being filled at byte {at}: {error}")))?,
-            Piece::Lost => return Err(BodyBroken("too slow for an object that the disk cannot take".into())),
-        };
-        let next = at + bytes.len() as u64;
-        place.move_to(next);
-        Ok(Some((bytes, (next, place, share))))
-    }))
+                .map_err(|failure| BodyBroken(failure.to_string()))?;
+            let bytes = match piece {
+                Piece::Memory(bytes) => bytes,
+                Piece::File(file, there) => read(file, at, at + there, max).await.map_err(|error| {
+                    BodyBroken(format!("reading the object being filled at byte {at}: {error}"))
+                })?,
+                Piece::Lost => {
+                    return Err(BodyBroken(
+                        "too slow for an object that the disk cannot take".into(),
+                    ));
+                }
+            };
+            let next = at + bytes.len() as u64;
+            place.move_to(next);
+            Ok(Some((bytes, (next, place, share))))
+        },
+    ))
 }
 
 /// Up to `max` bytes from `at`, never past `end`, never none.
-async fn read(file: Arc<File>, at: u64, end: u64, max: usize) -> std::io::Result<Bytes> {
+async fn read(file: Arc<File>, at: u64, end: u64, max: usize) -> std::io::Result<Vec<u8>> {
     let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(max);
     let read = tokio::task::spawn_blocking(move || {
         let mut buffer = vec![0; length];
@@ -135,5 +196,5 @@ async fn read(file: Arc<File>, at: u64, end: u64, max: usize) -> std::io::Result
     if buffer.is_empty() {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(buffer.into())
+    Ok(buffer)
 }

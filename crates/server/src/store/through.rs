@@ -13,8 +13,20 @@ use crate::client::Incoming;
 
 /// Passes `body` on. When it is the whole object of `whole` bytes, the last of them wait for the digest.
 pub(super) fn body(digest: Digest, whole: Option<u64>, stall: Duration, body: Incoming) -> Body {
-    let check = whole.map(|size| Check { digest, size, hasher: Hasher::new(digest.algorithm()), seen: 0 });
-    let state = Passing { body, stall, check, held: VecDeque::new(), held_bytes: 0, verified: false };
+    let check = whole.map(|size| Check {
+        digest,
+        size,
+        hasher: Hasher::new(digest.algorithm()),
+        seen: 0,
+    });
+    let state = Passing {
+        body,
+        stall,
+        check,
+        held: VecDeque::new(),
+        held_bytes: 0,
+        verified: false,
+    };
     Body::new(stream::try_unfold(state, |mut state| async move {
         Ok(state.next().await?.map(|chunk| (chunk, state)))
     }))
@@ -45,9 +57,16 @@ impl Passing {
                 if let Some(chunk) = self.held.pop_front() {
                     return Ok(Some(chunk));
                 }
-                return if self.verified { Ok(None) } else { read(&mut self.body, self.stall).await };
+                return if self.verified {
+                    Ok(None)
+                } else {
+                    read(&mut self.body, self.stall).await
+                };
             };
-            if let Some(chunk) = self.held.pop_front_if(|first| self.held_bytes - first.len() as u64 >= HELD_BACK) {
+            if let Some(chunk) = self
+                .held
+                .pop_front_if(|first| self.held_bytes - first.len() as u64 >= HELD_BACK)
+            {
                 self.held_bytes -= chunk.len() as u64;
                 return Ok(Some(chunk));
             }
@@ -62,7 +81,12 @@ impl Passing {
                     self.verified = true;
                     self.check = None;
                 }
-                None => return Err(BodyBroken(format!("upstream's bytes do not hash to {}", check.digest))),
+                None => {
+                    return Err(BodyBroken(format!(
+                        "upstream's bytes do not hash to {}",
+                        check.digest
+                    )));
+                }
             }
         }
     }
