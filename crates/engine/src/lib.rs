@@ -97,6 +97,15 @@ impl<H: Host> Engine<H> {
         }
     }
 
+    /// The answer to a request in whose work the host caught a panic.
+    pub fn panicked(&self, peer: IpAddr) -> Reply<<H::Blobs as Blobs>::Body> {
+        let failure = Self::unexpected("a panic");
+        let mut facts = Facts::new(Route::Other, peer);
+        facts.failed(&failure);
+        let config = self.host.config();
+        Reply { answer: answer::failure(&failure, &answer::FailureContext::new(&config)), body: None, facts }
+    }
+
     /// Does the work of a job, to its end.
     pub async fn run(&self, job: Job<H>) {
         match job {

@@ -41,12 +41,19 @@ pub(crate) struct Native {
 
 impl std::fmt::Debug for Native {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Native").field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Native")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }
 
 impl Native {
-    pub(crate) fn new(config: Config, store: Store, signing_key: [u8; 32], metrics: Arc<Metrics>) -> Arc<Native> {
+    pub(crate) fn new(
+        config: Config,
+        store: Store,
+        signing_key: [u8; 32],
+        metrics: Arc<Metrics>,
+    ) -> Arc<Native> {
         let host = Arc::new(Native {
             http: Client::default(),
             store,
@@ -118,16 +125,23 @@ impl Host for Native {
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| millis(since));
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| millis(since));
         // Later than zero, so that core can look back from the first request on.
         let mono = millis(self.started.elapsed()).saturating_add(millis(Duration::from_secs(24 * 3600)));
-        Now { wall: Wall(wall), mono: Mono(mono) }
+        Now {
+            wall: Wall(wall),
+            mono: Mono(mono),
+        }
     }
 
     fn random(&self) -> u64 {
         let mut bytes = [0; 8];
         // Only jitter hangs on it.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes);
+        let _ = rustls::crypto::aws_lc_rs::default_provider()
+            .secure_random
+            .fill(&mut bytes);
         u64::from_ne_bytes(bytes)
     }
 
@@ -154,13 +168,17 @@ impl Host for Native {
     async fn identity(&self, source: &Source) -> Result<Identity, Failure> {
         match &source.auth {
             None => Ok(Identity::Anonymous),
-            Some(Auth::Static { username, password }) => {
-                Ok(Identity::Basic { username: username.clone(), password: password.clone() })
-            }
+            Some(Auth::Static { username, password }) => Ok(Identity::Basic {
+                username: username.clone(),
+                password: password.clone(),
+            }),
             Some(Auth::Helper(name)) => self.helpers.ask(name, &source.url).await.map_err(|error| {
                 Failure::new(
                     Reason::Internal,
-                    format!("the credential helper for source `{}` failed; the mirror's log says why", source.name),
+                    format!(
+                        "the credential helper for source `{}` failed; the mirror's log says why",
+                        source.name
+                    ),
                 )
                 .internal(format!("docker-credential-{name}: {error}"))
             }),
@@ -168,7 +186,9 @@ impl Host for Native {
     }
 
     fn start(&self, job: Job<Self>) {
-        let Some(host) = self.this.get().and_then(Weak::upgrade) else { return };
+        let Some(host) = self.this.get().and_then(Weak::upgrade) else {
+            return;
+        };
         self.jobs.spawn(run(Engine::new(host), job));
     }
 
@@ -179,7 +199,10 @@ impl Host for Native {
 
 /// Spawned by name, so that a future that is not `Send` shows here.
 fn run(engine: Engine<Native>, job: Job<Native>) -> impl Future<Output = ()> + Send {
-    async move { engine.run(job).await }
+    async move {
+        fail::fail_point!("server::job");
+        engine.run(job).await;
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use entrepot_core::access::MAX_TOKEN_BODY;
 use entrepot_core::event::{Method, RequestLog, Text};
 use entrepot_engine::{Engine, Facts, Reply};
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
@@ -43,7 +44,7 @@ const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 100;
 const STREAMS: u32 = 256;
 /// Connections at once that are being told that there is no room.
-const REFUSALS: usize = 256;
+const REFUSALS: usize = 1024;
 /// How long such a connection is held so that its peer can read the answer.
 const REFUSE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -74,14 +75,21 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, stop: Cancellation
             }
         };
         let Ok(permit) = door.room.clone().try_acquire_owned() else {
-            // Where even refusing is too much work, hanging up must do.
-            if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                tokio::spawn(turn_away(stream, permit));
+            match refusals.clone().try_acquire_owned() {
+                Ok(permit) => drop(tokio::spawn(turn_away(stream, permit))),
+                Err(_) => turn_away_at_once(stream),
             }
             continue;
         };
         tune(&stream);
-        tokio::spawn(connection(stream, peer, door.clone(), builder.clone(), graceful.watcher(), permit));
+        tokio::spawn(connection(
+            stream,
+            peer,
+            door.clone(),
+            builder.clone(),
+            graceful.watcher(),
+            permit,
+        ));
     }
 }
 
@@ -142,15 +150,30 @@ async fn serve(
     }
 }
 
-async fn respond(engine: Engine<Native>, request: http::Request<Incoming>, peer: IpAddr) -> http::Response<Outgoing> {
+async fn respond(
+    engine: Engine<Native>,
+    request: http::Request<Incoming>,
+    peer: IpAddr,
+) -> http::Response<Outgoing> {
     let since = Instant::now();
     let (head, body) = request.into_parts();
     let form = form(&head, body).await;
     // Over HTTP/1 the engine sees what the client sent: an absolute form shows there as an authority.
-    let reply = engine.serve(&head, form, peer).await;
+    let served = AssertUnwindSafe(async {
+        fail::fail_point!("server::respond");
+        engine.serve(&head, form, peer).await
+    });
+    // One request's panic is no reason to break the connection; nothing half-done is kept, and no lock of ours is poisoned.
+    let reply = served
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| engine.panicked(peer));
     let log = log(&head, &reply, since);
     let Reply { answer, body, facts } = reply;
-    let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let expected = answer
+        .headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     let mut response = http::Response::new(Outgoing {
         source: match body {
             Some(body) => Source::Stream(body),
@@ -174,18 +197,34 @@ async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
         return None;
     }
     let read = Limited::new(body, MAX_TOKEN_BODY).collect();
-    tokio::time::timeout(FORM_WITHIN, read).await.ok()?.ok().map(|collected| collected.to_bytes())
+    tokio::time::timeout(FORM_WITHIN, read)
+        .await
+        .ok()?
+        .ok()
+        .map(|collected| collected.to_bytes())
 }
 
 fn log(head: &http::request::Parts, reply: &Reply<Body>, since: Instant) -> RequestLog {
-    let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
+    let Facts {
+        route,
+        client,
+        address,
+        source,
+        verdict,
+        reason,
+        internal,
+        ..
+    } = reply.facts.clone();
     RequestLog {
         client,
         address,
         method: Method::of(&head.method),
         route,
         target: Text::new(head.uri.path_and_query().map_or("", |target| target.as_str())),
-        user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
+        user_agent: head
+            .headers
+            .get(USER_AGENT)
+            .map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
         status: reply.answer.status.as_u16(),
         verdict,
@@ -222,7 +261,10 @@ impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyBroken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
         let next = match &mut self.source {
             Source::Bytes(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Source::Stream(stream) => Pin::new(stream).poll_next(cx),
@@ -239,7 +281,9 @@ impl http_body::Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
-            Source::Bytes(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Source::Bytes(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Source::Stream(_) => SizeHint::default(),
         }
     }
@@ -293,7 +337,10 @@ struct Open {
 impl Open {
     fn new(door: &Door, permit: OwnedSemaphorePermit) -> Open {
         door.engine.host().metrics().connections().inc();
-        Open { engine: door.engine.clone(), _permit: permit }
+        Open {
+            engine: door.engine.clone(),
+            _permit: permit,
+        }
     }
 }
 
@@ -304,14 +351,14 @@ impl Drop for Open {
 }
 
 /// Too many connections: says so at once, so that the client goes elsewhere.
+const TURNED_AWAY: &str = concat!(
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: 122\r\nconnection: close\r\n\r\n",
+    r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"this mirror has all the connections it can hold; try again","detail":{}}]}"#,
+);
+
 async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    const BODY: &str = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"this mirror has all the connections it can hold; try again"}]}"#;
-    let answer = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
     let refuse = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(TURNED_AWAY.as_bytes()).await?;
         stream.shutdown().await?;
         // Closing on a request that was not read would reset the connection, and the answer with it (RFC 9112 §9.6).
         let mut request = [0; 4096];
@@ -321,9 +368,18 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = tokio::time::timeout(REFUSE_WITHIN, refuse).await;
 }
 
+/// As [`turn_away`], when too many are being turned away already: most peers still get to read it.
+fn turn_away_at_once(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = std::io::Write::write(&mut stream, TURNED_AWAY.as_bytes());
+    }
+}
+
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(DEAD_AFTER / 4);
+    let keepalive = TcpKeepalive::new()
+        .with_time(DEAD_AFTER)
+        .with_interval(DEAD_AFTER / 4);
     // Each of these makes things better where it works; a connection works without.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
@@ -333,7 +389,10 @@ fn tune(stream: &TcpStream) {
 
 /// Out of descriptors or memory: a pause lets connections end. Anything else concerns one connection only.
 async fn wait_after(error: &io::Error) {
-    let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
+    let exhausted = matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    );
     if exhausted {
         tracing::warn!(%error, "no connection can be accepted; raise the limit on open files");
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -77,14 +77,27 @@ pub(crate) enum Piece {
 
 impl std::fmt::Debug for Fill {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fill").field("digest", &self.digest).field("progress", &*self.progress.borrow()).finish()
+        f.debug_struct("Fill")
+            .field("digest", &self.digest)
+            .field("progress", &*self.progress.borrow())
+            .finish()
     }
 }
 
 impl Fill {
     pub(crate) fn new(digest: Digest, by: &str) -> Arc<Fill> {
-        let progress = watch::Sender::new(Progress { size: None, arrived: 0, phase: Phase::Running });
-        Arc::new(Fill { digest, by: by.into(), inner: Mutex::default(), progress, moved: Notify::new() })
+        let progress = watch::Sender::new(Progress {
+            size: None,
+            arrived: 0,
+            phase: Phase::Running,
+        });
+        Arc::new(Fill {
+            digest,
+            by: by.into(),
+            inner: Mutex::default(),
+            progress,
+            moved: Notify::new(),
+        })
     }
 
     /// Joins the followers; `None` when the beginning is no longer to be had.
@@ -96,7 +109,11 @@ impl Fill {
         let id = inner.next;
         inner.next += 1;
         inner.followers.insert(id, 0);
-        Some(Place { fill: self.clone(), id, progress: self.progress.subscribe() })
+        Some(Place {
+            fill: self.clone(),
+            id,
+            progress: self.progress.subscribe(),
+        })
     }
 
     /// Whether a client that comes now can still have everything.
@@ -118,18 +135,25 @@ impl Fill {
         self.progress.send_modify(|progress| progress.size = size);
     }
 
-    /// `bytes` more are in the file.
+    /// `bytes` more are in the file. Too late once the disk has been left: then they go another way.
     pub(crate) fn wrote(&self, bytes: u64) {
-        self.inner.lock().written += bytes;
-        self.progress.send_modify(|progress| progress.arrived += bytes);
-    }
-
-    /// The file takes no more: go on through the window.
-    pub(crate) fn leave_disk(&self) {
         let mut inner = self.inner.lock();
         if inner.window.is_none() {
-            inner.window = Some(Window { start: inner.written, ..Window::default() });
+            inner.written += bytes;
+            self.progress.send_modify(|progress| progress.arrived += bytes);
         }
+    }
+
+    /// The file takes no more: go on through the window. How many bytes the file has.
+    pub(crate) fn leave_disk(&self) -> u64 {
+        let mut inner = self.inner.lock();
+        if inner.window.is_none() {
+            inner.window = Some(Window {
+                start: inner.written,
+                ..Window::default()
+            });
+        }
+        inner.written
     }
 
     /// Offers `chunk` through the window, waiting while it is full for the slowest follower, `patience` at the longest;
@@ -180,7 +204,9 @@ impl Inner {
     /// Drops from the window what every follower has; whether there is room now.
     fn make_room(&mut self) -> bool {
         let needed = self.followers.values().copied().min().unwrap_or(u64::MAX);
-        let Some(window) = &mut self.window else { return true };
+        let Some(window) = &mut self.window else {
+            return true;
+        };
         while let Some(first) = window.chunks.front() {
             let end = window.start + first.len() as u64;
             if end > needed {
@@ -236,9 +262,15 @@ impl Place {
             .await
             .map(|progress| progress.clone());
         match known {
-            Ok(Progress { phase: Phase::Failed(failure), .. }) => Err(failure),
+            Ok(Progress {
+                phase: Phase::Failed(failure),
+                ..
+            }) => Err(failure),
             Ok(Progress { size: Some(size), .. }) => Ok(size),
-            _ => Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again")),
+            _ => Err(Failure::new(
+                Reason::Internal,
+                "the download ended unexpectedly; try again",
+            )),
         }
     }
 
@@ -266,7 +298,10 @@ impl Place {
                 break released;
             }
             if self.progress.changed().await.is_err() {
-                return Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again"));
+                return Err(Failure::new(
+                    Reason::Internal,
+                    "the download ended unexpectedly; try again",
+                ));
             }
         };
         let max = max.min(usize::try_from(released - at).unwrap_or(usize::MAX));

@@ -4,27 +4,33 @@
 //! answered from memory until it is committed, what is hot from a cache of bounded size, so that memory does not grow
 //! with the store. Everything here can be lost: objects are then found again by the sweep, and tags are asked anew.
 
+mod database;
+#[cfg(test)]
+mod tests;
+mod writer;
+
 use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_oci::Digest;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::layout::{Stamp, failpoint};
+use super::layout::Stamp;
+use writer::{Write, Writer};
 
-/// Of the schema below. A file with another one is set aside, and the index starts empty.
-const VERSION: i64 = 1;
 /// Bytes of records kept in memory.
 const HOT: u64 = 4 << 20;
-/// How long a write may wait for others to share its transaction.
-const GATHER: Duration = Duration::from_millis(20);
-const BATCH: usize = 1000;
+/// Writes that may wait for the disk; what comes on top is lost.
+const QUEUE: usize = 50_000;
+/// Connections for reading that are kept open.
+const READERS: usize = 4;
 
 /// One object's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,27 +43,29 @@ pub(crate) struct Entry {
 pub(crate) struct Index {
     path: PathBuf,
     writes: mpsc::Sender<Write>,
-    readers: Mutex<Vec<Connection>>,
-    pending: Arc<Pending>,
+    link: Arc<Link>,
     hot: quick_cache::sync::Cache<Box<str>, Option<Bytes>, Weight>,
     objects: quick_cache::sync::Cache<Digest, Entry>,
-    healthy: Arc<AtomicBool>,
 }
 
-enum Write {
-    Put { key: Box<str>, value: Option<Bytes>, expires: Option<i64>, ticket: u64 },
-    Object { digest: Digest, entry: Entry },
-    Forget(Digest),
-    Touch(Vec<(Digest, u64)>),
-    Purge { now: i64 },
-    /// Answered when everything before it is committed, or lost.
-    Flush(mpsc::Sender<()>),
+/// What the index and its writer share.
+struct Link {
+    pending: Mutex<Pending>,
+    queued: AtomicUsize,
+    healthy: AtomicBool,
+    /// Rows may be missing, or name what is gone.
+    lossy: AtomicBool,
+    readers: Mutex<Vec<(u64, Connection)>>,
+    /// Which opening of the database the readers belong to.
+    opening: AtomicU64,
 }
 
+/// Written, but not yet to be read in the database.
 #[derive(Default)]
 struct Pending {
-    tickets: AtomicU64,
-    records: Mutex<HashMap<Box<str>, (u64, Option<Bytes>)>>,
+    tickets: u64,
+    records: HashMap<Box<str>, (u64, Option<Bytes>)>,
+    objects: HashMap<Digest, (u64, Option<Entry>)>,
 }
 
 #[derive(Clone)]
@@ -71,44 +79,66 @@ impl quick_cache::Weighter<Box<str>, Option<Bytes>> for Weight {
 
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Index").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Index")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    /// The last write failed.
+    fn lost(&self) {
+        self.healthy.store(false, Ordering::Relaxed);
+        self.lose();
+    }
+
+    fn lose(&self) {
+        self.lossy.store(true, Ordering::Relaxed);
+    }
+
+    fn forget_readers(&self) {
+        self.opening.fetch_add(1, Ordering::Relaxed);
+        self.readers.lock().clear();
     }
 }
 
 impl Index {
     /// Opens or makes the index. A file that SQLite cannot read, or of another version, is set aside under a name that
-    /// says so, and the sweep finds the objects again.
-    pub(crate) fn open(path: &Path) -> rusqlite::Result<Index> {
-        let connection = match connect(path) {
-            Ok(connection) => connection,
-            Err(error) => {
-                let aside = set_aside(path);
-                tracing::warn!(%error, path = %path.display(), aside = %aside.display(), "the index cannot be read; it is set aside and rebuilt from the stored objects");
-                connect(path)?
-            }
-        };
-        let pending = Arc::new(Pending::default());
-        let healthy = Arc::new(AtomicBool::new(true));
+    /// says so, and the sweep finds the objects again. A disk that refuses is tried again with every write.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(crate) fn open(path: &Path) -> io::Result<Index> {
+        let link = Arc::new(Link {
+            pending: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            healthy: AtomicBool::new(true),
+            lossy: AtomicBool::new(false),
+            readers: Mutex::default(),
+            opening: AtomicU64::new(0),
+        });
         let (writes, queue) = mpsc::channel();
-        let writer = Writer { connection, path: path.to_owned(), pending: pending.clone(), healthy: healthy.clone() };
+        let writer = Writer::new(path.to_owned(), link.clone());
         std::thread::Builder::new()
             .name("index-writer".into())
-            .spawn(move || writer.run(&queue))
-            .map_err(|_| rusqlite::Error::InvalidQuery)?;
+            .spawn(move || writer.run(&queue))?;
         Ok(Index {
             path: path.to_owned(),
             writes,
-            readers: Mutex::default(),
-            pending,
+            link,
             hot: quick_cache::sync::Cache::with_weighter(20_000, HOT, Weight),
             objects: quick_cache::sync::Cache::new(20_000),
-            healthy,
         })
     }
 
     /// Whether the last write succeeded.
     pub(crate) fn healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.link.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Whether writes were lost or the database was replaced since this was last asked.
+    pub(crate) fn take_lossy(&self) -> bool {
+        self.link.lossy.swap(false, Ordering::Relaxed)
     }
 
     /// The record, if memory knows: `Some(None)` says that there is none.
@@ -116,39 +146,63 @@ impl Index {
         if let Some(known) = self.hot.get(key) {
             return Some(known);
         }
-        self.pending.records.lock().get(key).map(|(_, value)| value.clone())
+        self.link
+            .pending
+            .lock()
+            .records
+            .get(key)
+            .map(|(_, value)| value.clone())
     }
 
     /// The record, from the database. Blocks.
     pub(crate) fn load(&self, key: &str, now: i64) -> Option<Bytes> {
+        let before = self.link.pending.lock().tickets;
         let value = self.read(|connection| {
             connection
-                .prepare_cached("SELECT value FROM records WHERE key = ?1 AND (expires IS NULL OR expires > ?2)")?
+                .prepare_cached(
+                    "SELECT value FROM records WHERE key = ?1 AND (expires IS NULL OR expires > ?2)",
+                )?
                 .query_row(params![key, now], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         });
+        let readable = value.is_some();
         let value = value.flatten().map(Bytes::from);
-        if let Some((_, pending)) = self.pending.records.lock().get(key) {
+        let pending = self.link.pending.lock();
+        if let Some((_, pending)) = pending.records.get(key) {
             return pending.clone();
         }
-        self.hot.insert(key.into(), value.clone());
+        // A write that came and went meanwhile may have been of this record: then what was read is old already.
+        if readable && pending.tickets == before {
+            self.hot.insert(key.into(), value.clone());
+        }
         value
     }
 
     /// `None` removes the record.
     pub(crate) fn put(&self, key: &str, value: Option<Bytes>, expires: Option<i64>) {
-        let ticket = self.pending.tickets.fetch_add(1, Ordering::Relaxed);
-        self.pending.records.lock().insert(key.into(), (ticket, value.clone()));
+        let mut pending = self.link.pending.lock();
+        pending.tickets += 1;
+        let ticket = pending.tickets;
         self.hot.insert(key.into(), value.clone());
-        self.send(Write::Put { key: key.into(), value, expires, ticket });
+        // Sent under the lock, so that the last to be put is the last to be written.
+        if self.send(Write::Put {
+            key: key.into(),
+            value: value.clone(),
+            expires,
+            ticket,
+        }) {
+            pending.records.insert(key.into(), (ticket, value));
+        }
     }
 
-    pub(crate) fn object_cached(&self, digest: &Digest) -> Option<Entry> {
-        self.objects.get(digest)
-    }
-
-    /// Blocks.
+    /// The object's row. May block.
     pub(crate) fn object(&self, digest: &Digest) -> Option<Entry> {
+        self.objects.get(digest).or_else(|| self.row(digest))
+    }
+
+    /// As [`Index::object`], without the cache: what the database holds or is about to. Blocks.
+    pub(crate) fn row(&self, digest: &Digest) -> Option<Entry> {
+        let before = self.link.pending.lock().tickets;
         let entry = self
             .read(|connection| {
                 connection
@@ -156,19 +210,33 @@ impl Index {
                     .query_row([key_of(digest)], |row| entry_at(row, 0))
                     .optional()
             })
-            .flatten()?;
-        self.objects.insert(*digest, entry);
-        Some(entry)
+            .flatten();
+        let pending = self.link.pending.lock();
+        if let Some((_, pending)) = pending.objects.get(digest) {
+            return *pending;
+        }
+        if let Some(entry) = entry.filter(|_| pending.tickets == before) {
+            self.objects.insert(*digest, entry);
+        }
+        entry
     }
 
-    pub(crate) fn insert(&self, digest: Digest, entry: Entry) {
-        self.objects.insert(digest, entry);
-        self.send(Write::Object { digest, entry });
-    }
-
-    pub(crate) fn forget(&self, digest: &Digest) {
-        self.objects.remove(digest);
-        self.send(Write::Forget(*digest));
+    /// `None` removes the row.
+    pub(crate) fn set_object(&self, digest: Digest, entry: Option<Entry>) {
+        let mut pending = self.link.pending.lock();
+        pending.tickets += 1;
+        let ticket = pending.tickets;
+        match entry {
+            Some(entry) => self.objects.insert(digest, entry),
+            None => drop(self.objects.remove(&digest)),
+        }
+        if self.send(Write::Object {
+            digest,
+            entry,
+            ticket,
+        }) {
+            pending.objects.insert(digest, (ticket, entry));
+        }
     }
 
     pub(crate) fn touch(&self, used: Vec<(Digest, u64)>) {
@@ -182,24 +250,32 @@ impl Index {
         self.send(Write::Purge { now });
     }
 
-    /// Waits until everything put so far is committed. Blocks.
+    /// Waits until everything put so far is committed, five seconds at the most. Blocks.
     pub(crate) fn flush(&self) {
         let (done, wait) = mpsc::channel();
-        self.send(Write::Flush(done));
+        self.link.queued.fetch_add(1, Ordering::Relaxed);
+        let _ = self.writes.send(Write::Flush(done));
         let _ = wait.recv_timeout(Duration::from_secs(5));
     }
 
-    /// Bytes of all objects. Scans all rows; for the start only.
+    /// Bytes of all committed objects. Scans all rows.
     pub(crate) fn total(&self) -> Option<u64> {
-        self.read(|connection| connection.query_row("SELECT coalesce(sum(size), 0) FROM objects", [], |row| row.get::<_, i64>(0)))
-            .map(|total| total.max(0) as u64)
+        self.read(|connection| {
+            connection.query_row("SELECT coalesce(sum(size), 0) FROM objects", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        })
+        .map(|total| total.max(0) as u64)
     }
 
-    /// The `limit` objects that were used longest ago, oldest first; those used before `before` only, if given.
-    pub(crate) fn oldest(&self, limit: u32, before: Option<u64>) -> Vec<(Digest, Entry)> {
+    /// Up to `limit` objects after `after` in the order of eviction: the one used longest ago first, then by digest.
+    pub(crate) fn oldest(&self, after: Option<(u64, Digest)>, limit: u32) -> Vec<(Digest, Entry)> {
+        let (used, digest) = after.map_or((-1, String::new()), |(used, digest)| {
+            (used as i64, key_of(&digest))
+        });
         self.rows(
-            "SELECT digest, size, mtime, ctime, inode, used FROM objects WHERE used < ?1 ORDER BY used, digest LIMIT ?2",
-            params![before.map_or(i64::MAX, |before| before as i64), limit],
+            "SELECT digest, size, mtime, ctime, inode, used FROM objects WHERE (used, digest) > (?1, ?2) ORDER BY used, digest LIMIT ?3",
+            params![used, digest, limit],
         )
     }
 
@@ -214,7 +290,8 @@ impl Index {
     fn rows(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Vec<(Digest, Entry)> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(values, |row| Ok((row.get::<_, String>(0)?, entry_at(row, 1)?)))?;
+            let rows =
+                statement.query_map(values, |row| Ok((row.get::<_, String>(0)?, entry_at(row, 1)?)))?;
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })
         .unwrap_or_default()
@@ -224,174 +301,44 @@ impl Index {
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
-        let idle = self.readers.lock().pop();
+        let opening = self.link.opening.load(Ordering::Relaxed);
+        let idle = self.link.readers.lock().pop().filter(|(of, _)| *of == opening);
         let connection = match idle {
-            Some(connection) => connection,
-            None => reader(&self.path).map_err(|error| tracing::warn!(%error, "the index cannot be opened for reading")).ok()?,
+            Some((_, connection)) => connection,
+            None => {
+                let opened = database::reader(&self.path);
+                opened
+                    .map_err(|error| tracing::warn!(%error, "the index cannot be opened for reading"))
+                    .ok()?
+            }
         };
         match query(&connection) {
             Ok(found) => {
-                self.readers.lock().push(connection);
+                let mut readers = self.link.readers.lock();
+                if readers.len() < READERS {
+                    readers.push((opening, connection));
+                }
                 Some(found)
             }
             Err(error) => {
                 tracing::warn!(%error, "the index cannot be read");
+                if database::damaged(&error) {
+                    self.send(Write::Damaged { opening });
+                }
                 None
             }
         }
     }
 
-    fn send(&self, write: Write) {
-        // The writer lives as long as the index; were it gone, the write would be lost like any other.
-        let _ = self.writes.send(write);
+    /// False when too much waits already.
+    fn send(&self, write: Write) -> bool {
+        if self.link.queued.load(Ordering::Relaxed) >= QUEUE {
+            self.link.lost();
+            return false;
+        }
+        self.link.queued.fetch_add(1, Ordering::Relaxed);
+        self.writes.send(write).is_ok()
     }
-}
-
-/// The thread that owns the writing connection.
-struct Writer {
-    connection: Connection,
-    path: PathBuf,
-    pending: Arc<Pending>,
-    healthy: Arc<AtomicBool>,
-}
-
-impl Writer {
-    fn run(mut self, queue: &mpsc::Receiver<Write>) {
-        while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
-            let until = Instant::now() + GATHER;
-            while batch.len() < BATCH && !matches!(batch.last(), Some(Write::Flush(_))) {
-                match queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(write) => batch.push(write),
-                    Err(_) => break,
-                }
-            }
-            let committed = self.commit(&batch);
-            let was = self.healthy.swap(committed.is_ok(), Ordering::Relaxed);
-            if let Err(error) = committed {
-                if was {
-                    tracing::error!(%error, path = %self.path.display(), "the index cannot be written; what is stored from now on is found again at the next start");
-                }
-                self.recover(&error);
-            }
-            self.settle(batch);
-        }
-    }
-
-    fn commit(&mut self, batch: &[Write]) -> rusqlite::Result<()> {
-        failpoint("index::write").map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let transaction = self.connection.transaction()?;
-        for write in batch {
-            apply(&transaction, write)?;
-        }
-        transaction.commit()
-    }
-
-    /// A database that is damaged while in use is replaced by an empty one.
-    fn recover(&mut self, error: &rusqlite::Error) {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        if !matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) {
-            return;
-        }
-        let aside = set_aside(&self.path);
-        tracing::error!(aside = %aside.display(), "the index is damaged; it is set aside and started anew");
-        match connect(&self.path) {
-            Ok(connection) => self.connection = connection,
-            Err(error) => tracing::error!(%error, "no new index can be made"),
-        }
-    }
-
-    fn settle(&self, batch: Vec<Write>) {
-        let mut records = self.pending.records.lock();
-        for write in batch {
-            match write {
-                Write::Put { key, ticket, .. } if records.get(&key).is_some_and(|(latest, _)| *latest == ticket) => {
-                    records.remove(&key);
-                }
-                Write::Flush(done) => {
-                    let _ = done.send(());
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
-    match write {
-        Write::Put { key, value: Some(value), expires, .. } => connection
-            .prepare_cached("INSERT OR REPLACE INTO records (key, value, expires) VALUES (?1, ?2, ?3)")?
-            .execute(params![key, value.as_ref(), expires])?,
-        Write::Put { key, value: None, .. } => {
-            connection.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([key])?
-        }
-        Write::Object { digest, entry: Entry { stamp, used } } => connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO objects (digest, size, mtime, ctime, inode, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?
-            .execute(params![key_of(digest), stamp.size as i64, stamp.mtime, stamp.ctime, stamp.inode, *used as i64])?,
-        Write::Forget(digest) => {
-            connection.prepare_cached("DELETE FROM objects WHERE digest = ?1")?.execute([key_of(digest)])?
-        }
-        Write::Touch(all) => {
-            let mut statement = connection.prepare_cached("UPDATE objects SET used = max(used, ?2) WHERE digest = ?1")?;
-            for (digest, used) in all {
-                statement.execute(params![key_of(digest), *used as i64])?;
-            }
-            all.len()
-        }
-        Write::Purge { now } => {
-            connection.prepare_cached("DELETE FROM records WHERE expires <= ?1")?.execute([now])?
-        }
-        Write::Flush(_) => 0,
-    };
-    Ok(())
-}
-
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // The last commits may be lost with the power: objects are then found again by the sweep.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.pragma_update(None, "cache_size", -2048)?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version != 0 && version != VERSION {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_MISMATCH),
-            Some(format!("the index has version {version}, this program knows {VERSION}")),
-        ));
-    }
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires INTEGER) WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS records_expires ON records (expires) WHERE expires IS NOT NULL;
-         CREATE TABLE IF NOT EXISTS objects (digest TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL,
-             ctime INTEGER NOT NULL, inode INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS objects_used ON objects (used, digest);",
-    )?;
-    connection.pragma_update(None, "user_version", VERSION)?;
-    Ok(connection)
-}
-
-fn reader(path: &Path) -> rusqlite::Result<Connection> {
-    use rusqlite::OpenFlags;
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "cache_size", -512)?;
-    Ok(connection)
-}
-
-/// Moves the database and its journals out of the way; the last one set aside is kept.
-fn set_aside(path: &Path) -> PathBuf {
-    let aside = path.with_extension("db.aside");
-    for suffix in ["", "-wal", "-shm"] {
-        let with = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
-        if std::fs::rename(with(path), with(&aside)).is_err() {
-            let _ = std::fs::remove_file(with(path));
-        }
-    }
-    aside
 }
 
 fn key_of(digest: &Digest) -> String {
@@ -400,6 +347,14 @@ fn key_of(digest: &Digest) -> String {
 
 fn entry_at(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Entry> {
     let number = |at: usize| row.get::<_, i64>(first + at);
-    let stamp = Stamp { size: number(0)?.max(0) as u64, mtime: number(1)?, ctime: number(2)?, inode: number(3)? };
-    Ok(Entry { stamp, used: number(4)?.max(0) as u64 })
+    let stamp = Stamp {
+        size: number(0)?.max(0) as u64,
+        mtime: number(1)?,
+        ctime: number(2)?,
+        inode: number(3)?,
+    };
+    Ok(Entry {
+        stamp,
+        used: number(4)?.max(0) as u64,
+    })
 }

@@ -7,15 +7,15 @@
 //! <dir>/blobs/sha256/ab/<hex>   whole, verified objects, never changed
 //! ```
 //!
-//! An object is written under `tmp/`, hashed on the way, synced, renamed, and its folder synced; only then does the index
-//! name it. So a crash at any instant leaves a whole object or none.
+//! An object is written under `tmp/`, hashed on the way, synced, and renamed. So a crash at any instant leaves a whole
+//! object or none; where it leaves the index behind, the sweep brings it up.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use entrepot_oci::{Digest, Hasher};
+use entrepot_oci::{Algorithm, Digest, Hasher};
 use tempfile::NamedTempFile;
 
 /// The folder and its parts.
@@ -35,11 +35,18 @@ pub(crate) struct Stamp {
 }
 
 impl Layout {
-    /// Makes the folders that are missing.
+    /// Makes the folders that are missing, and makes sure that they stay.
     pub(crate) fn create(root: &Path) -> io::Result<Layout> {
+        let layout = Layout {
+            root: root.to_owned(),
+        };
         fs::create_dir_all(root.join("tmp"))?;
-        fs::create_dir_all(root.join("blobs"))?;
-        Ok(Layout { root: root.to_owned() })
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            fs::create_dir_all(layout.blobs().join(algorithm.as_str()))?;
+        }
+        sync_folder(&layout.blobs())?;
+        sync_folder(root)?;
+        Ok(layout)
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -55,15 +62,37 @@ impl Layout {
     }
 
     pub(crate) fn object(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        self.blobs().join(digest.algorithm().as_str()).join(&hex[..2]).join(hex)
+        self.folder(digest).join(digest.hex())
+    }
+
+    fn folder(&self, digest: &Digest) -> PathBuf {
+        self.blobs()
+            .join(digest.algorithm().as_str())
+            .join(&digest.hex()[..2])
     }
 
     /// Refuses to share the folder with another process: two indexes of one store would drift apart.
     pub(crate) fn lock(&self) -> io::Result<File> {
-        let file = File::options().create(true).truncate(false).write(true).open(self.root.join("lock"))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.lock_file())?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(file)
+    }
+
+    /// Whether the folder is still the one that `lock` was taken in.
+    pub(crate) fn holds(&self, lock: &File) -> bool {
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        match (lock.metadata(), fs::metadata(self.lock_file())) {
+            (Ok(held), Ok(there)) => identity(held) == identity(there),
+            _ => false,
+        }
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.root.join("lock")
     }
 
     /// Removes what an interrupted run left under `tmp/`.
@@ -90,26 +119,32 @@ impl Layout {
         Ok(file)
     }
 
-    /// Makes a verified temporary file the object: data first, then the name, then the folder.
+    /// Puts a verified temporary file's bytes on the disk, before it may have its name.
     ///
     /// After an error of `fdatasync` the file is lost, whatever a second call would say: it is removed, never retried.
-    pub(crate) fn publish(&self, file: NamedTempFile, digest: &Digest) -> io::Result<Stamp> {
+    pub(crate) fn sync(&self, file: &NamedTempFile, digest: &Digest) -> io::Result<()> {
         failpoint("store::sync")?;
         file.as_file().sync_data()?;
-        let target = self.object(digest);
-        let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = self.folder(digest);
         if !folder.is_dir() {
             failpoint("store::mkdir")?;
-            fs::create_dir_all(folder)?;
+            fs::create_dir_all(&folder)?;
             sync_folder(folder.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
         }
+        Ok(())
+    }
+
+    /// Gives a synced file the object's name. Whatever had it is gone.
+    pub(crate) fn publish(&self, file: NamedTempFile, digest: &Digest) -> io::Result<Stamp> {
         failpoint("store::rename")?;
-        let file = file.persist(&target)?;
-        let published = failpoint("store::dirsync").and_then(|()| sync_folder(folder)).and_then(|()| stamp(&file));
-        if published.is_err() {
-            let _ = fs::remove_file(&target);
-        }
-        published
+        let file = file.persist(self.object(digest))?;
+        stamp(&file)
+    }
+
+    /// Makes the name last.
+    pub(crate) fn sync_name(&self, digest: &Digest) -> io::Result<()> {
+        failpoint("store::dirsync")?;
+        sync_folder(&self.folder(digest))
     }
 
     pub(crate) fn open(&self, digest: &Digest) -> io::Result<(File, Stamp)> {
@@ -119,11 +154,15 @@ impl Layout {
         Ok((file, stamp))
     }
 
-    /// The bytes that became free; none when there was no such file.
-    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<u64> {
-        let path = self.object(digest);
-        match fs::symlink_metadata(&path).and_then(|meta| fs::remove_file(&path).map(|()| meta.len())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+    /// Whether there is no such file, for certain.
+    pub(crate) fn is_gone(&self, digest: &Digest) -> bool {
+        fs::symlink_metadata(self.object(digest)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// No error when there is no such file.
+    pub(crate) fn remove(&self, digest: &Digest) -> io::Result<()> {
+        match fs::remove_file(self.object(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
@@ -131,16 +170,24 @@ impl Layout {
     /// The digests of all object files; what is not named like one is passed over. Slow: for the sweep only.
     pub(crate) fn walk(&self) -> impl Iterator<Item = Digest> {
         folders(self.blobs()).flat_map(|algorithm| {
-            let name = algorithm.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = algorithm
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             folders(algorithm).flat_map(folders).filter_map(move |file| {
-                format!("{name}:{}", file.file_name()?.to_str()?).parse::<Digest>().ok()
+                format!("{name}:{}", file.file_name()?.to_str()?)
+                    .parse::<Digest>()
+                    .ok()
             })
         })
     }
 }
 
 fn folders(path: PathBuf) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+    fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -151,8 +198,14 @@ fn stamp(file: &File) -> io::Result<Stamp> {
     let meta = file.metadata()?;
     Ok(Stamp {
         size: meta.len(),
-        mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
-        ctime: meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec()),
+        mtime: meta
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(meta.mtime_nsec()),
+        ctime: meta
+            .ctime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(meta.ctime_nsec()),
         inode: meta.ino() as i64,
     })
 }

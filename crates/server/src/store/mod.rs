@@ -1,9 +1,13 @@
 //! The store on a local disk: content-addressed files, an index beside them, and the fills under way.
 
 mod body;
+mod disk;
 mod fill;
 mod index;
 mod layout;
+mod space;
+#[cfg(test)]
+mod tests;
 mod through;
 mod ticket;
 mod upkeep;
@@ -13,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -23,7 +27,7 @@ use entrepot_oci::Digest;
 use entrepot_oci::range::ByteSpan;
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
-use tokio::task::spawn_blocking;
+use tokio::sync::Semaphore;
 
 pub(crate) use body::{Body, BodyBroken};
 pub(crate) use ticket::FillTicket;
@@ -33,9 +37,12 @@ use body::Chunks;
 use fill::{Fill, Place};
 use index::{Entry, Index};
 use layout::{Layout, Stamp, rehash};
+use space::{NoPlace, Room, Space};
 
 /// Bytes of manifests kept in memory.
 const HOT: u64 = 8 << 20;
+/// Files hashed anew at one time, because the index does not vouch for them.
+const ADOPTING: usize = 2;
 
 /// What the store may take up.
 #[derive(Clone, Copy, Debug)]
@@ -57,15 +64,19 @@ pub(crate) struct Shared {
     chunks: Chunks,
     pins: Mutex<HashMap<Digest, usize>>,
     evicting: Mutex<()>,
+    /// Held while an object's file and row change together.
+    books: Mutex<()>,
+    adopting: Semaphore,
     /// Uses not yet in the index.
     touched: Mutex<HashMap<Digest, u64>>,
     hot: quick_cache::sync::Cache<Digest, Bytes, Weight>,
-    /// Bytes of objects.
-    used: AtomicU64,
+    space: Mutex<Space>,
     limits: Mutex<Limits>,
     troubled: AtomicBool,
+    /// Operations that the disk has not done in time.
+    overdue: AtomicUsize,
     counts: Counts,
-    _lock: File,
+    lock: Mutex<File>,
 }
 
 /// What the store counts, for the metrics.
@@ -87,7 +98,9 @@ impl quick_cache::Weighter<Digest, Bytes> for Weight {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("layout", &self.layout).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -98,10 +111,16 @@ impl Store {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dir.display()));
         let layout = Layout::create(dir).map_err(named)?;
         let lock = layout.lock().map_err(|error| {
-            io::Error::new(error.kind(), format!("{}: in use by another process, or not lockable: {error}; give each its own `cache.dir`", dir.display()))
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "{}: in use by another process, or not lockable: {error}; give each its own `cache.dir`",
+                    dir.display()
+                ),
+            )
         })?;
         layout.sweep_tmp().map_err(named)?;
-        let index = Index::open(&layout.index()).map_err(io::Error::other)?;
+        let index = Index::open(&layout.index())?;
         let used = index.total().unwrap_or(0);
         Ok(Store(Arc::new(Shared {
             layout,
@@ -110,13 +129,16 @@ impl Store {
             chunks: Chunks::default(),
             pins: Mutex::default(),
             evicting: Mutex::default(),
+            books: Mutex::default(),
+            adopting: Semaphore::new(ADOPTING),
             touched: Mutex::default(),
             hot: quick_cache::sync::Cache::with_weighter(4096, HOT, Weight),
-            used: AtomicU64::new(used),
+            space: Mutex::new(Space { used, reserved: 0 }),
             limits: Mutex::new(limits),
             troubled: AtomicBool::new(false),
+            overdue: AtomicUsize::new(0),
             counts: Counts::default(),
-            _lock: lock,
+            lock: Mutex::new(lock),
         })))
     }
 
@@ -129,7 +151,10 @@ impl Store {
             return Ok(key);
         }
         let mut key = [0; 32];
-        rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut key).map_err(|_| io::Error::other("no randomness"))?;
+        rustls::crypto::aws_lc_rs::default_provider()
+            .secure_random
+            .fill(&mut key)
+            .map_err(|_| io::Error::other("no randomness"))?;
         // Made readable by nobody else (0600) by the library.
         let mut file = NamedTempFile::new_in(self.0.layout.root())?;
         file.write_all(&key)?;
@@ -144,12 +169,13 @@ impl Store {
 
     /// Whether the disk takes what it is given; false from the first failure to the next success.
     pub(crate) fn healthy(&self) -> bool {
-        !self.0.troubled.load(Ordering::Relaxed) && self.0.index.healthy()
+        let troubled = self.0.troubled.load(Ordering::Relaxed) || self.0.overdue.load(Ordering::Relaxed) > 0;
+        !troubled && self.0.index.healthy()
     }
 
     /// Bytes of objects.
     pub(crate) fn used(&self) -> u64 {
-        self.0.used.load(Ordering::Relaxed)
+        self.0.space.lock().used
     }
 
     pub(crate) fn counts(&self) -> &Counts {
@@ -172,8 +198,11 @@ impl Meta for Store {
         if let Some(known) = self.0.index.cached(key) {
             return known;
         }
-        let (shared, key) = (self.0.clone(), key.to_owned());
-        spawn_blocking(move || shared.index.load(&key, seconds() as i64)).await.ok().flatten()
+        let key = key.to_owned();
+        self.0
+            .on_disk(move |shared| shared.index.load(&key, seconds() as i64))
+            .await
+            .flatten()
     }
 
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {
@@ -198,7 +227,10 @@ impl Blobs for Store {
             let ended = self.0.fills.ended.load(Ordering::Acquire);
             if let Some(place) = self.0.fills.join(&digest) {
                 let ours = place.filled_by(by);
-                return Claim::Filling { follower: self.follower(place), ours };
+                return Claim::Filling {
+                    follower: self.follower(place),
+                    ours,
+                };
             }
             if let Some(object) = self.stored(digest).await {
                 return Claim::Stored(object);
@@ -211,20 +243,19 @@ impl Blobs for Store {
     }
 
     async fn stored(&self, digest: Digest) -> Option<Object> {
-        let shared = self.0.clone();
-        let (file, size, pin) = spawn_blocking(move || shared.open(digest)).await.ok()??;
-        Some(Object { file, size, pin, share: self.0.chunks.share() })
+        let (file, size, pin) = self.opened(digest).await?;
+        Some(Object {
+            file,
+            size,
+            pin,
+            share: self.0.chunks.share(),
+        })
     }
 
     async fn keep(&self, digest: Digest, bytes: Bytes) {
         self.0.hot.insert(digest, bytes.clone());
-        let shared = self.0.clone();
-        let kept = spawn_blocking(move || {
-            let file = shared.temporary(Some(bytes.len() as u64))?;
-            layout::write_at(file.as_file(), &bytes, 0)?;
-            shared.publish(file, &digest)
-        });
-        if let Err(error) = kept.await.map_err(io::Error::other).flatten() {
+        let kept = self.0.on_disk(move |shared| shared.keep(digest, &bytes)).await;
+        if let Some(Err(NoPlace::Disk(error))) = kept {
             self.0.trouble(&error);
         }
     }
@@ -234,20 +265,19 @@ impl Blobs for Store {
             self.0.touch(digest);
             return Some(bytes);
         }
-        let shared = self.0.clone();
-        let read = spawn_blocking(move || {
-            let (file, size, _pin) = shared.open(digest)?;
-            let mut bytes = vec![0; usize::try_from(size).ok().filter(|&size| size <= max)?];
-            let read = layout::read_at(&file, &mut bytes, 0);
-            match read {
-                Ok(read) if read == bytes.len() => Some(Bytes::from(bytes)),
+        let (file, size, pin) = self.opened(digest).await?;
+        let size = usize::try_from(size).ok().filter(|&size| size <= max)?;
+        let read = self.0.on_disk(move |_| {
+            let mut bytes = vec![0; size];
+            match layout::read_at(&file, &mut bytes, 0) {
+                Ok(read) if read == size => Some(Bytes::from(bytes)),
                 _ => {
-                    shared.quarantine(&digest, "it cannot be read");
+                    pin.shared.quarantine(&digest, "it cannot be read");
                     None
                 }
             }
         });
-        let bytes = read.await.ok()??;
+        let bytes = read.await.flatten()?;
         self.0.hot.insert(digest, bytes.clone());
         Some(bytes)
     }
@@ -259,7 +289,31 @@ impl Blobs for Store {
 
 impl Store {
     fn follower(&self, place: Place) -> Following {
-        Following { place, share: self.0.chunks.share() }
+        Following {
+            place,
+            share: self.0.chunks.share(),
+        }
+    }
+
+    /// The object's file, if it is there and can be trusted. One that the index does not vouch for is hashed first, for as
+    /// long as that takes.
+    async fn opened(&self, digest: Digest) -> Option<(File, u64, Pin)> {
+        if let Found::Sound(file, size, pin) = self.0.on_disk(move |shared| shared.open(digest)).await?? {
+            return Some((file, size, pin));
+        }
+        // Who waited here for another's hashing finds it done.
+        let _turn = self.0.adopting.acquire().await.ok()?;
+        match self.0.on_disk(move |shared| shared.open(digest)).await?? {
+            Found::Sound(file, size, pin) => Some((file, size, pin)),
+            Found::Unknown(file, stamp, pin) => {
+                let adopted = tokio::task::spawn_blocking(move || {
+                    pin.shared
+                        .adopt(digest, &file, stamp)
+                        .then_some((file, stamp.size, pin))
+                });
+                adopted.await.ok()?
+            }
+        }
     }
 }
 
@@ -337,7 +391,10 @@ impl Fills {
 
     pub(crate) fn end(&self, fill: &Arc<Fill>) {
         let mut under_way = self.under_way.lock();
-        if under_way.get(&fill.digest).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+        if under_way
+            .get(&fill.digest)
+            .is_some_and(|current| Arc::ptr_eq(current, fill))
+        {
             under_way.remove(&fill.digest);
         }
         self.ended.fetch_add(1, Ordering::Release);
@@ -345,8 +402,8 @@ impl Fills {
 }
 
 impl Shared {
-    /// The object's file, if it is there and is what the index says. Blocks.
-    fn open(self: &Arc<Shared>, digest: Digest) -> Option<(File, u64, Pin)> {
+    /// The object's file, if there is one. Blocks.
+    fn open(self: &Arc<Shared>, digest: Digest) -> Option<Found> {
         let pin = Pin::new(self, digest);
         let (file, stamp) = match self.layout.open(&digest) {
             Ok(found) => found,
@@ -356,20 +413,32 @@ impl Shared {
                 return None;
             }
         };
-        let known = self.index.object_cached(&digest).or_else(|| self.index.object(&digest));
-        if known.is_none_or(|known| known.stamp != stamp) && !self.adopt(digest, &file, stamp, known) {
-            return None;
-        }
         self.touch(digest);
-        Some((file, stamp.size, pin))
+        let known = self
+            .index
+            .object(&digest)
+            .is_some_and(|known| known.stamp == stamp);
+        Some(if known {
+            Found::Sound(file, stamp.size, pin)
+        } else {
+            Found::Unknown(file, stamp, pin)
+        })
     }
 
-    /// A file that the index does not know, or knows otherwise: it is ours if its bytes hash to its name.
-    fn adopt(&self, digest: Digest, file: &File, stamp: Stamp, known: Option<Entry>) -> bool {
+    /// A file that the index does not know, or knows otherwise: it is ours if its bytes hash to its name. Takes as long as
+    /// reading it does.
+    fn adopt(&self, digest: Digest, file: &File, stamp: Stamp) -> bool {
         match rehash(file, &digest, |_| {}) {
             Ok(true) => {
-                self.index.insert(digest, Entry { stamp, used: known.map_or_else(seconds, |known| known.used) });
-                self.used.fetch_add(stamp.size.saturating_sub(known.map_or(0, |known| known.stamp.size)), Ordering::Relaxed);
+                let _books = self.books.lock();
+                // It may have been evicted or replaced meanwhile: then it is served, but not entered.
+                if self.layout.open(&digest).is_ok_and(|(_, there)| there == stamp) {
+                    let used = self
+                        .index
+                        .object(&digest)
+                        .map_or_else(seconds, |known| known.used);
+                    self.enter(digest, Entry { stamp, used }, None);
+                }
                 true
             }
             Ok(false) => {
@@ -387,19 +456,23 @@ impl Shared {
     fn quarantine(&self, digest: &Digest, why: &str) {
         tracing::error!(%digest, why, "a stored object is damaged; it is removed and will be fetched again");
         self.counts.quarantined.fetch_add(1, Ordering::Relaxed);
-        self.discard(digest);
+        if !self.discard(digest) {
+            // What cannot be removed is at least not vouched for.
+            let _books = self.books.lock();
+            self.strike(digest);
+        }
     }
 
-    /// Removes an object: its row first, so that no row ever names what is not there.
-    fn discard(&self, digest: &Digest) {
+    /// Removes an object, file and row. False when the disk does not let go of it.
+    fn discard(&self, digest: &Digest) -> bool {
         self.hot.remove(digest);
-        self.index.forget(digest);
-        match self.layout.remove(digest) {
-            Ok(bytes) => {
-                let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(bytes)));
-            }
-            Err(error) => self.trouble(&error),
+        let _books = self.books.lock();
+        if let Err(error) = self.layout.remove(digest) {
+            self.trouble(&error);
+            return false;
         }
+        self.strike(digest);
+        true
     }
 
     /// Bytes of objects that the store may hold.
@@ -407,16 +480,36 @@ impl Shared {
         self.limits.lock().max_size
     }
 
-    fn temporary(&self, size: Option<u64>) -> io::Result<NamedTempFile> {
-        self.make_room(size.unwrap_or(0));
-        self.layout.temporary(size)
+    /// Stores a small object, unless it is there.
+    fn keep(self: &Arc<Shared>, digest: Digest, bytes: &[u8]) -> Result<(), NoPlace> {
+        if matches!(self.open(digest), Some(Found::Sound(..))) {
+            return Ok(());
+        }
+        let (file, room) = self.temporary(Some(bytes.len() as u64))?;
+        layout::write_at(file.as_file(), bytes, 0)?;
+        Ok(self.publish(file, room, &digest)?)
     }
 
-    fn publish(self: &Arc<Shared>, file: NamedTempFile, digest: &Digest) -> io::Result<()> {
+    /// Makes a verified temporary file the object.
+    fn publish(self: &Arc<Shared>, file: NamedTempFile, room: Room, digest: &Digest) -> io::Result<()> {
         let pin = Pin::new(self, *digest);
-        let stamp = self.layout.publish(file, digest)?;
-        self.index.insert(*digest, Entry { stamp, used: seconds() });
-        self.used.fetch_add(stamp.size, Ordering::Relaxed);
+        self.layout.sync(&file, digest)?;
+        {
+            let _books = self.books.lock();
+            let stamp = self.layout.publish(file, digest)?;
+            self.enter(
+                *digest,
+                Entry {
+                    stamp,
+                    used: seconds(),
+                },
+                Some(room),
+            );
+        }
+        if let Err(error) = self.layout.sync_name(digest) {
+            self.discard(digest);
+            return Err(error);
+        }
         self.make_room(0);
         drop(pin);
         if self.troubled.swap(false, Ordering::Relaxed) {
@@ -447,6 +540,14 @@ impl Shared {
     }
 }
 
+/// An object's file.
+enum Found {
+    /// As the index knows it; its size.
+    Sound(File, u64, Pin),
+    /// The index does not know it, or knows it otherwise.
+    Unknown(File, Stamp, Pin),
+}
+
 /// Keeps an object from being evicted while it is served.
 #[derive(Debug)]
 pub(crate) struct Pin {
@@ -457,7 +558,10 @@ pub(crate) struct Pin {
 impl Pin {
     fn new(shared: &Arc<Shared>, digest: Digest) -> Pin {
         *shared.pins.lock().entry(digest).or_default() += 1;
-        Pin { shared: shared.clone(), digest }
+        Pin {
+            shared: shared.clone(),
+            digest,
+        }
     }
 }
 
@@ -474,5 +578,7 @@ impl Drop for Pin {
 }
 
 fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -12,11 +12,13 @@ use entrepot_engine::ports::{Filled, Ticket};
 use entrepot_oci::Hasher;
 use futures_util::FutureExt;
 use tempfile::NamedTempFile;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::Shared;
 use super::fill::Fill;
 use super::layout::write_at;
-use super::Shared;
+use super::space::{NoPlace, Room, is_full};
 use crate::client::Incoming;
 
 /// Bytes gathered for one write; two such batches exist for each fill.
@@ -30,20 +32,33 @@ pub(crate) struct FillTicket {
     shared: Arc<Shared>,
     fill: Arc<Fill>,
     size: Option<u64>,
-    temporary: Option<NamedTempFile>,
+    temporary: Option<(NamedTempFile, Room)>,
     file: Option<Arc<File>>,
     hasher: Hasher,
     received: u64,
     done: bool,
 }
 
-/// What a write gives back: the chunks, in case the disk did not take them, and the hash so far.
-type Written = (Vec<Bytes>, Hasher, io::Result<()>);
+/// A batch on its way to the disk.
+struct Writing {
+    chunks: Vec<Bytes>,
+    hashed: oneshot::Receiver<Hasher>,
+    written: JoinHandle<io::Result<()>>,
+}
 
 impl FillTicket {
     pub(super) fn new(shared: Arc<Shared>, fill: Arc<Fill>) -> FillTicket {
         let hasher = Hasher::new(fill.digest.algorithm());
-        FillTicket { shared, fill, size: None, temporary: None, file: None, hasher, received: 0, done: false }
+        FillTicket {
+            shared,
+            fill,
+            size: None,
+            temporary: None,
+            file: None,
+            hasher,
+            received: 0,
+            done: false,
+        }
     }
 
     /// Reads `body` to its end; one batch is written while the next is gathered.
@@ -58,7 +73,9 @@ impl FillTicket {
             if !self.settle(writing.take(), patience).await {
                 return Filled::Abandoned;
             }
-            if self.received.saturating_add(length(&batch)) > self.size.unwrap_or_else(|| self.shared.max_size()) {
+            if self.received.saturating_add(length(&batch))
+                > self.size.unwrap_or_else(|| self.shared.max_size())
+            {
                 return Filled::TooLong;
             }
             writing = Some(self.write(batch));
@@ -74,48 +91,71 @@ impl FillTicket {
         match (ended, self.size) {
             (_, Some(size)) if received == size => Filled::Whole,
             (Ok(()), None) => Filled::Whole,
-            (Ok(()), Some(_)) => Filled::Broken { received, fault: Fault::Reset },
+            (Ok(()), Some(_)) => Filled::Broken {
+                received,
+                fault: Fault::Reset,
+            },
             (Err(fault), _) => Filled::Broken { received, fault },
         }
     }
 
     /// Hashes and writes a batch on a thread that may block; followers see it as soon as it is written.
-    fn write(&mut self, chunks: Vec<Bytes>) -> JoinHandle<Written> {
-        let file = self.file.clone();
-        let fill = self.fill.clone();
+    fn write(&mut self, chunks: Vec<Bytes>) -> Writing {
+        let (file, fill, batch) = (self.file.clone(), self.fill.clone(), chunks.clone());
         let mut hasher = self.hasher.clone();
         let start = self.received;
-        spawn_blocking(move || {
-            for chunk in &chunks {
+        let (tell, hashed) = oneshot::channel();
+        let written = spawn_blocking(move || {
+            for chunk in &batch {
                 hasher.update(chunk);
             }
-            let Some(file) = file else { return (chunks, hasher, Ok(())) };
+            // Nobody listens when the job has been dropped.
+            let _ = tell.send(hasher);
+            let Some(file) = file else { return Ok(()) };
             let mut at = start;
-            for chunk in &chunks {
-                if let Err(error) = write_at(&file, chunk, at) {
-                    return (chunks, hasher, Err(error));
-                }
+            for chunk in &batch {
+                write_at(&file, chunk, at)?;
                 at += chunk.len() as u64;
             }
             fill.wrote(at - start);
-            (chunks, hasher, Ok(()))
-        })
+            Ok(())
+        });
+        Writing {
+            chunks,
+            hashed,
+            written,
+        }
     }
 
     /// Takes a batch's result over. `false`: it could not be stored, and nobody wants it.
-    async fn settle(&mut self, writing: Option<JoinHandle<Written>>, patience: Duration) -> bool {
-        let Some(writing) = writing else { return true };
-        let Ok((chunks, hasher, written)) = writing.await else { return false };
+    async fn settle(&mut self, writing: Option<Writing>, patience: Duration) -> bool {
+        let Some(Writing {
+            chunks,
+            hashed,
+            written,
+        }) = writing
+        else {
+            return true;
+        };
+        let Ok(hasher) = hashed.await else { return false };
         self.hasher = hasher;
-        self.received += length(&chunks);
-        match written {
-            Ok(()) if self.file.is_some() => return true,
-            Ok(()) => {}
-            Err(error) => {
-                self.shared.trouble(&error);
-                self.fill.leave_disk();
-                self.file = None;
-                self.temporary = None;
+        let received = self.received + length(&chunks);
+        self.received = received;
+        if self.file.is_some() {
+            let error = match self.shared.in_time(written).await {
+                Some(Ok(Ok(()))) => {
+                    if let Some((_, room)) = &mut self.temporary {
+                        room.grow_to(received);
+                    }
+                    return true;
+                }
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => io::Error::other(panic),
+                None => io::ErrorKind::TimedOut.into(),
+            };
+            self.leave_disk(&error);
+            if self.fill.leave_disk() >= received {
+                return true;
             }
         }
         for chunk in chunks {
@@ -124,6 +164,17 @@ impl FillTicket {
             }
         }
         true
+    }
+
+    fn leave_disk(&mut self, error: &io::Error) {
+        self.shared.trouble(error);
+        self.file = None;
+        self.temporary = None;
+        if is_full(error) {
+            // Too late for this object; there shall be space for the next.
+            let (shared, bytes) = (self.shared.clone(), self.size.unwrap_or(BATCH as u64));
+            spawn_blocking(move || shared.relieve(bytes));
+        }
     }
 }
 
@@ -137,23 +188,41 @@ impl Ticket for FillTicket {
             self.fill.begin(size, None);
             return;
         }
-        let shared = self.shared.clone();
-        let made = spawn_blocking(move || shared.temporary(size)).await.map_err(io::Error::other).flatten();
-        match made.and_then(|temporary| Ok((Arc::new(temporary.reopen()?), temporary))) {
-            Ok((file, temporary)) => {
+        let made = self.shared.on_disk(move |shared| {
+            let (temporary, room) = shared.temporary(size)?;
+            Ok((Arc::new(temporary.reopen()?), (temporary, room)))
+        });
+        match made.await {
+            Some(Ok((file, temporary))) => {
                 self.file = Some(file);
                 self.temporary = Some(temporary);
             }
-            Err(error) => self.shared.trouble(&error),
+            Some(Err(NoPlace::Disk(error))) => self.shared.trouble(&error),
+            Some(Err(NoPlace::Full)) => {
+                tracing::warn!(digest = %self.fill.digest, "not stored: the store is full of objects in use")
+            }
+            None => {}
         }
         self.fill.begin(size, self.file.clone());
     }
 
     async fn fill(&mut self, offset: u64, body: Incoming, stall: Duration) -> Filled {
         let Some(skip) = self.received.checked_sub(offset) else {
-            return Filled::Broken { received: self.received, fault: Fault::BadFraming };
+            return Filled::Broken {
+                received: self.received,
+                fault: Fault::BadFraming,
+            };
         };
-        self.pump(Gather { body, skip, pace: Pace::new(stall), ended: None }, stall * 2).await
+        self.pump(
+            Gather {
+                body,
+                skip,
+                pace: Pace::new(stall),
+                ended: None,
+            },
+            stall * 2,
+        )
+        .await
     }
 
     async fn seal(mut self) -> Result<u64, Failure> {
@@ -162,15 +231,18 @@ impl Ticket for FillTicket {
         if found != digest {
             let failure = Failure::new(
                 Reason::DigestMismatch,
-                format!("upstream sent {} bytes that hash to {found} where {digest} was asked for; nothing was kept", self.received),
+                format!(
+                    "upstream sent {} bytes that hash to {found} where {digest} was asked for; nothing was kept",
+                    self.received
+                ),
             );
             self.end(Err(failure.clone()));
             return Err(failure);
         }
         self.fill.verified();
-        if let Some(temporary) = self.temporary.take() {
+        if let Some((temporary, room)) = self.temporary.take() {
             let shared = self.shared.clone();
-            let published = spawn_blocking(move || shared.publish(temporary, &digest)).await;
+            let published = spawn_blocking(move || shared.publish(temporary, room, &digest)).await;
             if let Err(error) = published.map_err(io::Error::other).flatten() {
                 self.shared.trouble(&error);
             }
@@ -198,7 +270,10 @@ impl FillTicket {
 impl Drop for FillTicket {
     fn drop(&mut self) {
         if !self.done {
-            self.end(Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again")));
+            self.end(Err(Failure::new(
+                Reason::Internal,
+                "the download ended unexpectedly; try again",
+            )));
         }
     }
 }
@@ -263,13 +338,22 @@ struct Pace {
 
 impl Pace {
     fn new(stall: Duration) -> Pace {
-        Pace { stall, waited: Duration::ZERO, bytes: 0 }
+        Pace {
+            stall,
+            waited: Duration::ZERO,
+            bytes: 0,
+        }
     }
 
-    async fn wait(&mut self, next: impl Future<Output = Option<Result<Bytes, Fault>>>) -> Option<Result<Bytes, Fault>> {
+    async fn wait(
+        &mut self,
+        next: impl Future<Output = Option<Result<Bytes, Fault>>>,
+    ) -> Option<Result<Bytes, Fault>> {
         let since = Instant::now();
         let left = self.stall.saturating_sub(self.waited);
-        let next = tokio::time::timeout(left, next).await.unwrap_or(Some(Err(Fault::Stalled)));
+        let next = tokio::time::timeout(left, next)
+            .await
+            .unwrap_or(Some(Err(Fault::Stalled)));
         self.waited += since.elapsed();
         next
     }

@@ -1,109 +1,100 @@
-//! What keeps the store in order: room for what comes, files without a row, rows without a file, and bytes that rot.
+//! What keeps the store in order: files without a row, rows without a file, bytes that rot, and a disk that comes back.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use entrepot_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
+use super::layout::{Layout, rehash, write_at};
+use super::space::is_full;
 use super::{Shared, Store, seconds};
-use crate::store::layout::{Layout, rehash};
 
-/// How often uses are written down and expired objects dropped.
+/// How often uses are written down, expired objects dropped, and a disk in trouble is tried.
 const ROUND: Duration = Duration::from_secs(10);
 /// Every object is hashed anew once in this time.
 const SCRUB_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Objects looked up in the index at once.
-const SLICE: u32 = 64;
+/// Between two objects at least, and when there is none.
+const SCRUB_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(60));
+/// Bytes a second while an object is scrubbed, so that the disk stays free for pulls.
+const SCRUB_RATE: f64 = 32e6;
+/// The record of the object scrubbed last.
+const SCRUBBED: &str = "scrubbed";
+/// Bytes written to see whether the disk takes them.
+const PROBE: u64 = 4096;
 
 impl Store {
-    /// Runs until `stop`: first counts and sweeps, then keeps house.
+    /// Runs until `stop`.
     pub(crate) async fn upkeep(self, stop: CancellationToken) {
-        let swept = self.blocking(|shared| shared.sweep());
-        tokio::select! { () = swept => {}, () = stop.cancelled() => return }
-        let scrub = self.clone().scrub_for_ever();
+        let sweeps = async {
+            loop {
+                self.blocking(|shared| shared.sweep()).await;
+                while !(self.0.index.healthy() && self.0.index.take_lossy()) {
+                    tokio::time::sleep(ROUND).await;
+                }
+                tracing::info!("the index was interrupted; it is compared with the stored objects");
+            }
+        };
         let rounds = async {
             loop {
                 tokio::time::sleep(ROUND).await;
                 self.blocking(|shared| shared.round()).await;
             }
         };
-        tokio::select! { () = scrub => {}, () = rounds => {}, () = stop.cancelled() => {} }
+        let never = tokio::select! {
+            never = sweeps => never,
+            never = rounds => never,
+            never = self.scrub_for_ever() => never,
+            () = stop.cancelled() => return,
+        };
+        match never {}
     }
 
-    async fn blocking(&self, work: impl FnOnce(&Arc<Shared>) + Send + 'static) {
+    /// A panic in there is logged by the runtime; the next round starts afresh.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Shared>) -> T + Send + 'static,
+    ) -> Option<T> {
         let shared = self.0.clone();
-        // A panic in here is logged by the runtime; the next round starts afresh.
-        let _ = tokio::task::spawn_blocking(move || work(&shared)).await;
+        tokio::task::spawn_blocking(move || work(&shared)).await.ok()
     }
 
-    /// Hashes all objects, one after the other, so slowly that a round takes [`SCRUB_PERIOD`].
-    async fn scrub_for_ever(self) {
-        let mut last = None;
+    /// Hashes all objects, one after the other, so slowly that a round takes [`SCRUB_PERIOD`]. Goes on after a restart.
+    async fn scrub_for_ever(&self) -> Infallible {
+        let last = self
+            .blocking(|shared| shared.index.load(SCRUBBED, seconds() as i64))
+            .await
+            .flatten();
+        let mut last = last.and_then(|last| std::str::from_utf8(&last).ok()?.parse().ok());
         loop {
-            let shared = self.0.clone();
-            let step = tokio::task::spawn_blocking(move || shared.scrub_after(last)).await;
-            let Ok((next, bytes)) = step else { continue };
-            last = next;
+            let (next, bytes) = self
+                .blocking(move |shared| shared.scrub_after(last))
+                .await
+                .unwrap_or_default();
             let share = bytes as f64 / self.used().max(1) as f64;
             let pause = SCRUB_PERIOD.mul_f64(share.clamp(0.0, 1.0));
-            tokio::time::sleep(pause.max(Duration::from_secs(1))).await;
+            tokio::time::sleep(pause.max(if next.is_some() {
+                SCRUB_PAUSE.0
+            } else {
+                SCRUB_PAUSE.1
+            }))
+            .await;
+            last = next;
         }
     }
 }
 
 impl Shared {
-    /// Evicts what was used longest ago until `incoming` bytes fit, passing over what is being served.
-    pub(super) fn make_room(&self, incoming: u64) {
-        let max = self.limits.lock().max_size;
-        if self.used.load(Ordering::Relaxed).saturating_add(incoming) <= max {
-            return;
-        }
-        // One at a time: two would choose the same victims.
-        let _one = self.evicting.lock();
-        self.flush_touches();
-        let mut limit = SLICE;
-        loop {
-            self.index.flush();
-            let oldest = self.index.oldest(limit, None);
-            let mut evicted = false;
-            for (digest, _) in &oldest {
-                if self.used.load(Ordering::Relaxed).saturating_add(incoming) <= max {
-                    return;
-                }
-                if !self.pinned(digest) {
-                    self.evict(digest);
-                    evicted = true;
-                }
-            }
-            if !evicted {
-                if oldest.len() < limit as usize {
-                    return;
-                }
-                limit = limit.saturating_mul(4);
-            }
-        }
-    }
-
-    fn evict(&self, digest: &entrepot_oci::Digest) {
-        self.counts.evicted.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(%digest, "evicted");
-        self.discard(digest);
-    }
-
     fn round(&self) {
         self.flush_touches();
         self.index.purge(seconds() as i64);
         self.make_room(0);
         let keep = self.limits.lock().keep;
         if let Some(keep) = keep {
-            self.index.flush();
-            let before = seconds().saturating_sub(keep.as_secs());
-            for (digest, _) in self.index.oldest(SLICE, Some(before)) {
-                if !self.pinned(&digest) {
-                    self.evict(&digest);
-                }
-            }
+            self.evict_unused(seconds().saturating_sub(keep.as_secs()));
         }
         self.probe();
     }
@@ -113,25 +104,44 @@ impl Shared {
         if !self.troubled.load(Ordering::Relaxed) {
             return;
         }
-        let tried = Layout::create(self.layout.root())
-            .and_then(|layout| layout.temporary(Some(4096)))
-            .and_then(|file| crate::store::layout::write_at(file.as_file(), &[0; 4096], 0));
-        if tried.is_ok() && self.troubled.swap(false, Ordering::Relaxed) {
-            tracing::info!("the store takes objects again");
+        match self.try_disk() {
+            Ok(()) => {
+                if self.troubled.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the store takes objects again");
+                }
+            }
+            Err(error) if is_full(&error) => self.relieve(PROBE),
+            Err(error) => tracing::debug!(%error, "the store still cannot be used"),
         }
     }
 
+    /// The folder may have gone, and another may have come in its place.
+    fn try_disk(&self) -> std::io::Result<()> {
+        let layout = Layout::create(self.layout.root())?;
+        {
+            let mut lock = self.lock.lock();
+            if !layout.holds(&lock) {
+                *lock = layout.lock()?;
+            }
+        }
+        let file = layout.temporary(Some(PROBE))?;
+        write_at(file.as_file(), &[0; PROBE as usize], 0)
+    }
+
     /// Makes index and files agree after a crash or a loss: rows without a file go, files without a row are hashed and
-    /// adopted or removed.
+    /// adopted or removed. Then counts what is there.
     pub(super) fn sweep(&self) {
+        self.index.flush();
         for digest in self.layout.walk() {
-            if self.index.object_cached(&digest).or_else(|| self.index.object(&digest)).is_some() {
+            if self.index.row(&digest).is_some() {
                 continue;
             }
-            let Ok((file, stamp)) = self.layout.open(&digest) else { continue };
+            let Ok((file, stamp)) = self.layout.open(&digest) else {
+                continue;
+            };
             // The row may have been written between the two looks.
-            if self.index.object(&digest).is_none() {
-                let adopted = self.adopt(digest, &file, stamp, None);
+            if self.index.row(&digest).is_none() {
+                let adopted = self.adopt(digest, &file, stamp);
                 tracing::info!(%digest, adopted, "found an object that the index did not name");
             }
         }
@@ -141,30 +151,31 @@ impl Shared {
             let Some((end, _)) = rows.last() else { break };
             last = Some(*end);
             for (digest, _) in rows {
-                if !self.layout.object(&digest).exists() {
-                    self.discard(&digest);
+                let _books = self.books.lock();
+                if self.layout.is_gone(&digest) {
+                    self.strike(&digest);
                 }
             }
         }
+        self.recount();
     }
 
     /// Hashes the object after `last`; the object and its bytes, or a new start.
-    pub(super) fn scrub_after(&self, last: Option<entrepot_oci::Digest>) -> (Option<entrepot_oci::Digest>, u64) {
+    pub(super) fn scrub_after(&self, last: Option<Digest>) -> (Option<Digest>, u64) {
         let Some((digest, entry)) = self.index.after(last.as_ref(), 1).into_iter().next() else {
             return (None, 0);
         };
-        let sound = self.layout.open(&digest).and_then(|(file, _)| {
-            rehash(&file, &digest, |read| std::thread::sleep(Duration::from_secs_f64(read as f64 / SCRUB_RATE)))
-        });
-        match sound {
+        let Ok((file, _)) = self.layout.open(&digest) else {
+            return (Some(digest), 0);
+        };
+        let paced = |read| std::thread::sleep(Duration::from_secs_f64(read as f64 / SCRUB_RATE));
+        match rehash(&file, &digest, paced) {
             Ok(true) => {}
             Ok(false) => self.quarantine(&digest, "its bytes have rotted"),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.discard(&digest),
             Err(error) => self.quarantine(&digest, &error.to_string()),
         }
+        self.index
+            .put(SCRUBBED, Some(Bytes::from(digest.to_string())), None);
         (Some(digest), entry.stamp.size)
     }
 }
-
-/// Bytes a second while an object is scrubbed, so that the disk stays free for pulls.
-const SCRUB_RATE: f64 = 32e6;
