@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::layers;
 use crate::run::{cargo, run, succeeds};
 
 /// The version of cargo-fuzz that is installed where there is none.
@@ -24,11 +25,17 @@ pub(crate) fn targets_for(seconds: u64) -> Result<()> {
     for target in targets()? {
         println!("\n==== fuzz {target}, {seconds} s ====");
         let limit = format!("-max_total_time={seconds}");
+        // New inputs go to the first directory; the kept corpus is only read.
+        let found = format!("{}/fuzz-corpus/{target}", layers::target_directory()?);
+        std::fs::create_dir_all(&found).with_context(|| found.clone())?;
+        let kept = format!("fuzz/corpus/{target}");
         let flags = [
             "+nightly",
             "fuzz",
             "run",
             &target,
+            &found,
+            &kept,
             "--",
             &limit,
             "-timeout=1",
