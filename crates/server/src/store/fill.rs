@@ -254,11 +254,15 @@ impl Place {
         *self.fill.by == *by
     }
 
-    /// The size, once known.
+    /// The size, once known. Of an object that would be held back whole, not before its digest matches: then a wrong
+    /// one is still a clear answer, and not a broken connection.
     pub(crate) async fn head(&mut self) -> Result<u64, Failure> {
         let known = self
             .progress
-            .wait_for(|progress| progress.size.is_some() || matches!(progress.phase, Phase::Failed(_)))
+            .wait_for(|progress| match progress.phase {
+                Phase::Running => progress.size.is_some_and(|size| size > HELD_BACK),
+                Phase::Verified | Phase::Failed(_) => true,
+            })
             .await
             .map(|progress| progress.clone());
         match known {
