@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use entrepot_oci::range::ByteSpan;
+use futures_util::Stream;
 use futures_util::stream;
 use futures_util::task::AtomicWaker;
-use futures_util::Stream;
 
 use super::fill::{Piece, Place};
 use super::layout::read_at;
@@ -70,36 +70,62 @@ struct Shared {
 /// Bytes that are given back to the budget when the connection has let go of them.
 struct Chunk {
     bytes: Vec<u8>,
+    /// What it may hold.
+    taken: usize,
     of: Arc<Shared>,
 }
 
 impl Chunks {
     pub(crate) fn share(&self) -> Share {
-        Share(Arc::new(Shared { held: self.0.clone(), chunk: AtomicUsize::new(0), sent: AtomicWaker::new() }))
+        Share(Arc::new(Shared {
+            held: self.0.clone(),
+            chunk: AtomicUsize::new(0),
+            sent: AtomicWaker::new(),
+        }))
     }
 }
 
 impl Share {
-    /// Waits until the last chunk is sent, then says how large the next may be. A connection gathers all that it is
-    /// given while its client does not read; so that a slow client holds one chunk only, it is given the next one then.
-    async fn room(&self) -> usize {
+    /// Waits until the last chunk is sent. A connection gathers all that it is given while its client does not read; so
+    /// that a slow client holds one chunk only, it is given the next one then.
+    async fn sent(&self) {
+        let held = |share: &Shared| share.chunk.load(Ordering::Acquire) > 0;
         poll_fn(|cx| {
-            if self.0.chunk.load(Ordering::Acquire) == 0 {
+            if !held(&self.0) {
                 return Poll::Ready(());
             }
             self.0.sent.register(cx.waker());
             // It may have been sent in between.
-            if self.0.chunk.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+            if held(&self.0) {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
         })
         .await;
-        let free = BUDGET.saturating_sub(self.0.held.load(Ordering::Relaxed));
-        (free / PART).clamp(*CHUNK.start(), *CHUNK.end())
     }
 
-    fn chunk(&self, bytes: Vec<u8>) -> Bytes {
-        self.0.chunk.store(bytes.len(), Ordering::Release);
-        self.0.held.fetch_add(bytes.len(), Ordering::Relaxed);
-        Bytes::from_owner(Chunk { bytes, of: self.0.clone() })
+    /// Takes memory for the next chunk, of which `most` bytes can be used.
+    fn take(&self, most: u64) -> Chunk {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let size = |held: usize| {
+            (BUDGET.saturating_sub(held) / PART)
+                .clamp(*CHUNK.start(), *CHUNK.end())
+                .min(most)
+        };
+        let before = self
+            .0
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                Some(held + size(held))
+            });
+        let taken = size(before.unwrap_or_else(|held| held));
+        self.0.chunk.store(taken, Ordering::Release);
+        Chunk {
+            bytes: Vec::new(),
+            taken,
+            of: self.0.clone(),
+        }
     }
 }
 
@@ -111,7 +137,7 @@ impl AsRef<[u8]> for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        self.of.held.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.of.held.fetch_sub(self.taken, Ordering::Relaxed);
         self.of.chunk.store(0, Ordering::Release);
         self.of.sent.wake();
     }
@@ -132,7 +158,8 @@ pub(crate) fn from_file<K: Send + Sync + 'static>(
             if at >= span.end {
                 return Ok(None);
             }
-            match read(file.clone(), at, span.end, share.bytes()).await {
+            share.sent().await;
+            match read(file.clone(), at, share.take(span.end - at)).await {
                 Ok(bytes) => {
                     let next = at + bytes.len() as u64;
                     Ok(Some((bytes, (next, file, share, keep, broken))))
@@ -158,16 +185,17 @@ pub(crate) fn following(place: Place, span: ByteSpan, share: Share) -> Body {
             if at >= span.end {
                 return Ok(None);
             }
-            let max = share
-                .bytes()
-                .min(usize::try_from(span.end - at).unwrap_or(usize::MAX));
+            share.sent().await;
+            let max = usize::try_from(span.end - at)
+                .unwrap_or(usize::MAX)
+                .min(*CHUNK.end());
             let piece = place
                 .piece(at, max)
                 .await
                 .map_err(|failure| BodyBroken(failure.to_string()))?;
             let bytes = match piece {
                 Piece::Memory(bytes) => bytes,
-                Piece::File(file, there) => read(file, at, at + there, max).await.map_err(|error| {
+                Piece::File(file, there) => read(file, at, share.take(there)).await.map_err(|error| {
                     BodyBroken(format!("reading the object being filled at byte {at}: {error}"))
                 })?,
                 Piece::Lost => {
@@ -183,18 +211,17 @@ pub(crate) fn following(place: Place, span: ByteSpan, share: Share) -> Body {
     ))
 }
 
-/// Up to `max` bytes from `at`, never past `end`, never none.
-async fn read(file: Arc<File>, at: u64, end: u64, max: usize) -> std::io::Result<Vec<u8>> {
-    let length = usize::try_from(end - at).unwrap_or(usize::MAX).min(max);
+/// Up to a chunk of bytes from `at`, never none.
+async fn read(file: Arc<File>, at: u64, mut chunk: Chunk) -> std::io::Result<Bytes> {
     let read = tokio::task::spawn_blocking(move || {
-        let mut buffer = vec![0; length];
-        let read = read_at(&file, &mut buffer, at)?;
-        buffer.truncate(read);
-        Ok::<_, std::io::Error>(buffer)
+        chunk.bytes.resize(chunk.taken, 0);
+        let read = read_at(&file, &mut chunk.bytes, at)?;
+        chunk.bytes.truncate(read);
+        Ok::<_, std::io::Error>(chunk)
     });
-    let buffer = read.await.map_err(std::io::Error::other)??;
-    if buffer.is_empty() {
+    let chunk = read.await.map_err(std::io::Error::other)??;
+    if chunk.bytes.is_empty() {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(buffer)
+    Ok(Bytes::from_owner(chunk))
 }
