@@ -38,13 +38,17 @@ struct Pool {
 
 /// A body on its way in.
 #[derive(Debug)]
-pub(crate) struct Incoming(reqwest::Body);
+pub(crate) struct Incoming {
+    body: reqwest::Body,
+    /// The longest pause that [`Client::read_small`] puts up with.
+    stall: Duration,
+}
 
 impl Incoming {
     /// The next bytes; `None` at the end. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Fault>> {
         loop {
-            match self.0.frame().await? {
+            match self.body.frame().await? {
                 Ok(frame) => {
                     if let Ok(data) = frame.into_data()
                         && !data.is_empty()
@@ -113,13 +117,19 @@ impl Http for Client {
             fault
         })?;
         let (head, body) = http::Response::<reqwest::Body>::from(response).into_parts();
-        Ok((head, Incoming(body)))
+        let stall = request.stall;
+        Ok((head, Incoming { body, stall }))
     }
 
     async fn read_small(&self, mut body: Incoming, max: usize) -> Result<Bytes, SmallFault> {
         let mut bytes = BytesMut::new();
+        let stall = body.stall;
         let all = async {
-            while let Some(chunk) = body.next().await {
+            loop {
+                let next = tokio::time::timeout(stall, body.next()).await;
+                let Some(chunk) = next.map_err(|_| SmallFault::Broken)? else {
+                    break;
+                };
                 let chunk = chunk.map_err(|_| SmallFault::Broken)?;
                 if bytes.len() + chunk.len() > max {
                     return Err(SmallFault::TooLarge);

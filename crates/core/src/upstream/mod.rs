@@ -123,6 +123,8 @@ pub struct Outbound {
     pub trust: Trust,
     pub connect: Duration,
     pub first_byte: Duration,
+    /// The longest pause inside a body that is read whole; who fills a blob is told on its own.
+    pub stall: Duration,
 }
 
 /// What this one request may put up with.

@@ -170,6 +170,7 @@ impl TokenExchange {
             },
             connect: source.timeouts.connect,
             first_byte: source.timeouts.first_byte,
+            stall: source.timeouts.stall,
         })
     }
 

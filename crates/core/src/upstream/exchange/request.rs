@@ -106,6 +106,7 @@ impl Exchange {
             },
             connect: source.timeouts.connect,
             first_byte: source.timeouts.first_byte,
+            stall: source.timeouts.stall,
             url,
         })
     }
