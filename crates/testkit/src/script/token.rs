@@ -23,6 +23,7 @@ struct Inner {
     lifetime: Option<Duration>,
     password: Option<String>,
     field: Option<String>,
+    delay: Duration,
 }
 
 impl Tokens {
@@ -51,6 +52,12 @@ impl Tokens {
     /// The field of the answer that holds the token; by default `token`.
     pub fn field(self, name: &str) -> Self {
         self.lock().field = Some(name.to_owned());
+        self
+    }
+
+    /// Waits so long before each answer.
+    pub fn delay(self, delay: Duration) -> Self {
+        self.lock().delay = delay;
         self
     }
 
@@ -98,7 +105,7 @@ impl Tokens {
         if let Some(seconds) = inner.expires_in {
             answer["expires_in"] = json!(seconds);
         }
-        Reply::json(200, &answer)
+        Reply::json(200, &answer).delay(inner.delay)
     }
 
     fn accepts(&self, request: &Request, scope: &str) -> bool {

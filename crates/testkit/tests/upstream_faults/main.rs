@@ -3,6 +3,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod broken;
 mod cold;
 mod faults;
+mod slow;
+mod start;
+mod token;
 mod warm;

@@ -1,0 +1,133 @@
+use std::time::{Duration, Instant};
+
+use entrepot_testkit::script::{Image, Method, Reply, Tokens, Upstream};
+
+use crate::common::Bench;
+use crate::faults;
+
+const TAG: &str = "/v2/team/app/manifests/latest";
+
+/// Starts the mirror anew, and answers how long it took from then to the first held manifest and layer.
+async fn restarted(bench: &mut Bench, image: &Image) -> Duration {
+    bench.mirror.sigterm();
+    assert!(
+        bench.mirror.wait_exit(Duration::from_secs(10)).is_some(),
+        "it ends"
+    );
+    let start = Instant::now();
+    bench.mirror.restart();
+    let blob = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
+    for (path, digest) in [(TAG, &image.digest), (blob.as_str(), &image.layer_digests[0])] {
+        let answer = bench.get(path).send().await;
+        assert_eq!((answer.status, &answer.digest), (200, digest), "{answer:?}");
+    }
+    start.elapsed()
+}
+
+/// The best of three: the machine may be busy with other things.
+async fn assert_serves_at_once(bench: &mut Bench, image: &Image) {
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        best = best.min(restarted(bench, image).await);
+    }
+    assert!(
+        best <= Duration::from_secs(2),
+        "what is held is served after {best:?}"
+    );
+    let (status, page) = bench.mirror.admin_get("/readyz");
+    assert_eq!(
+        status, 200,
+        "an upstream that is away is no reason to be out of service: {page}"
+    );
+}
+
+/// T-UF3
+#[tokio::test(flavor = "multi_thread")]
+async fn t_uf3_starts_while_upstream_is_down() {
+    let mut bench = Bench::setup().cache("manifest_ttl", "0").start();
+    let image = Image::small(1);
+    bench.upstream.serve_image("team/app", "latest", &image);
+    for path in [
+        TAG.to_owned(),
+        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
+    ] {
+        assert_eq!(bench.get(path).send().await.status, 200);
+    }
+    bench.upstream.stop();
+    assert_serves_at_once(&mut bench, &image).await;
+
+    for n in 0..3 {
+        let answer = bench.get(format!("/v2/team/app/manifests/cold-{n}")).send().await;
+        assert!(matches!(answer.status, 502 | 503), "{answer:?}");
+    }
+    let (status, page) = bench.mirror.admin_get("/readyz");
+    assert_eq!(status, 200);
+    let line = page
+        .lines()
+        .find(|line| line.contains(&bench.upstream.url()))
+        .unwrap_or_else(|| panic!("tells of the upstream: {page}"));
+    assert!(line.contains("failing"), "{page}");
+
+    bench.upstream.resume();
+    let fresh = Image::small(2);
+    bench.upstream.serve_image("team/app", "fresh", &fresh);
+    bench
+        .eventually("/v2/team/app/manifests/fresh", "upstream is back", |answer| {
+            answer.status == 200
+        })
+        .await;
+    let (_, page) = bench.mirror.admin_get("/readyz");
+    assert!(!page.contains("failing"), "{page}");
+}
+
+/// T-UF3
+#[tokio::test(flavor = "multi_thread")]
+async fn t_uf3_starts_while_the_token_host_is_down() {
+    let upstream = Upstream::start();
+    let tokens = Upstream::start_on([127, 0, 0, 2]);
+    let granted = Tokens::new();
+    tokens.serve_tokens("/token", &granted);
+    upstream.require_tokens(&granted, &format!("{}/token", tokens.url()), "scripted");
+    let mut bench = Bench::setup_over(upstream).cache("manifest_ttl", "0").start();
+    let image = Image::small(3);
+    bench.upstream.serve_image("team/app", "latest", &image);
+    for path in [
+        TAG.to_owned(),
+        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
+    ] {
+        assert_eq!(bench.get(path).send().await.status, 200);
+    }
+    tokens.stop();
+    assert_serves_at_once(&mut bench, &image).await;
+    for n in 0..3 {
+        let answer = bench.get(format!("/v2/team/app/manifests/cold-{n}")).send().await;
+        assert!(matches!(answer.status, 502 | 503), "{answer:?}");
+    }
+    let (_, page) = bench.mirror.admin_get("/readyz");
+    let line = page.lines().find(|line| line.contains(&tokens.url()));
+    assert!(line.is_some_and(|line| line.contains("failing")), "{page}");
+}
+
+/// T-UF3: a registry whose name nobody resolves, and one that refuses, do not keep the others from starting.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_uf3_starts_while_dns_is_down() {
+    let mut bench = Bench::setup()
+        .cache("manifest_ttl", "0")
+        .and_source("nameless", "https://registry.invalid", &[])
+        .and_source("refused", &format!("http://{}", faults::free_port()), &[])
+        .start();
+    let image = Image::small(4);
+    bench.upstream.serve_image("team/app", "latest", &image);
+    for path in [
+        TAG.to_owned(),
+        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
+    ] {
+        assert_eq!(bench.get(path).send().await.status, 200);
+    }
+    bench.upstream.on(Method::Any, "/*").reply(Reply::status(500));
+    assert_serves_at_once(&mut bench, &image).await;
+    for name in ["nameless", "refused"] {
+        let answer = bench.get(format!("/v2/{name}.test/a/b/manifests/1")).send().await;
+        assert!(matches!(answer.status, 502..=504), "{answer:?}");
+    }
+}
