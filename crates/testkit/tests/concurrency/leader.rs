@@ -51,7 +51,9 @@ async fn t_cc2_the_leaders_client_leaves_before_the_head() {
     let leader = tokio::spawn(bench.get(&blob.path).send());
     bench
         .upstream
-        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| !requests.is_empty())
+        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| {
+            !requests.is_empty()
+        })
         .await;
     let waiters = waiters(&bench, &blob);
     connected(&bench, WAITERS + 1).await;
@@ -98,7 +100,9 @@ async fn t_cc2_a_fill_that_nobody_waits_for_is_finished() {
             let leader = tokio::spawn(bench.get(&blob.path).send());
             bench
                 .upstream
-                .wait_until(Duration::from_secs(10), "the leader's GET", |requests| !requests.is_empty())
+                .wait_until(Duration::from_secs(10), "the leader's GET", |requests| {
+                    !requests.is_empty()
+                })
                 .await;
             leader.abort();
         }
@@ -129,17 +133,25 @@ async fn t_cc2_another_repositorys_failing_fill_fails_nobody_else() {
     let leader = tokio::spawn(bench.get(&denied).send());
     bench
         .upstream
-        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| !requests.is_empty())
+        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| {
+            !requests.is_empty()
+        })
         .await;
     let follower = tokio::spawn(http::get(bench.url(&blob.path)).send());
     bench
         .upstream
-        .wait_until(Duration::from_secs(10), "the question for the other repository", |requests| {
-            requests.iter().any(|request| request.path == blob.path)
-        })
+        .wait_until(
+            Duration::from_secs(10),
+            "the question for the other repository",
+            |requests| requests.iter().any(|request| request.path == blob.path),
+        )
         .await;
     gate.open();
     assert_ne!(leader.await.expect("an answer").status, 200);
     let answer = follower.await.expect("an answer");
-    assert_eq!((answer.status, answer.clean_end, &answer.digest), (200, true, &blob.digest), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.clean_end, &answer.digest),
+        (200, true, &blob.digest),
+        "{answer:?}"
+    );
 }

@@ -36,11 +36,21 @@ async fn t_ol2_thousands_of_slow_readers() {
     }
     connected(&bench, readers).await;
     let grown = watch.peak_kb().saturating_sub(before);
-    println!("T-OL2: {readers} slow readers: RssAnon +{grown} kB, {} kB each", grown / readers as u64);
-    assert!(grown < readers as u64 * EACH + 32 * 1024, "{grown} kB for {readers} readers");
+    println!(
+        "T-OL2: {readers} slow readers: RssAnon +{grown} kB, {} kB each",
+        grown / readers as u64
+    );
+    assert!(
+        grown < readers as u64 * EACH + 32 * 1024,
+        "{grown} kB for {readers} readers"
+    );
 
     let quick = bench.get(&blobs[0].path).discard().send().await;
-    assert_eq!((quick.clean_end, &quick.digest), (true, &blobs[0].digest), "others are served meanwhile");
+    assert_eq!(
+        (quick.clean_end, &quick.digest),
+        (true, &blobs[0].digest),
+        "others are served meanwhile"
+    );
     assert!(quick.total < Duration::from_secs(20), "{:?}", quick.total);
     // A reader that comes to life again has not lost a byte.
     for stream in slow.into_iter().take(3) {
@@ -52,7 +62,10 @@ async fn t_ol2_thousands_of_slow_readers() {
 async fn slow_reader(bench: &Bench, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
-    let mut stream = socket.connect(bench.mirror.address()).await.expect("a connection");
+    let mut stream = socket
+        .connect(bench.mirror.address())
+        .await
+        .expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a request");
     let mut status = [0; 12];
@@ -88,7 +101,11 @@ async fn t_ol2_a_stalled_first_reader_holds_up_nobody() {
     let since = Instant::now();
     let second = bench.get(&blob.path).discard().send().await;
     assert_eq!((second.clean_end, &second.digest), (true, &blob.digest));
-    println!("T-OL2: {} MB behind a stalled first reader in {:?}", blob.size / 1_000_000, since.elapsed());
+    println!(
+        "T-OL2: {} MB behind a stalled first reader in {:?}",
+        blob.size / 1_000_000,
+        since.elapsed()
+    );
     // It is stored although its first reader has next to nothing of it.
     bench
         .mirror
@@ -97,5 +114,9 @@ async fn t_ol2_a_stalled_first_reader_holds_up_nobody() {
         });
     assert_eq!(asked(&bench.upstream, &blob.path), ["GET"]);
     assert_eq!(bench.upstream.count(Method::Any, "/v2/*"), 1);
-    assert_eq!(rest(stalled).await, blob.size, "and the first has it when it wants it");
+    assert_eq!(
+        rest(stalled).await,
+        blob.size,
+        "and the first has it when it wants it"
+    );
 }

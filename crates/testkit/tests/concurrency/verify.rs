@@ -17,11 +17,20 @@ async fn t_cc4_a_fill_that_fails_verification_fails_everyone_once() {
         let bench = Bench::new();
         let (blob, gate) = (Blob::new(size, size), Gate::new());
         let (served, body, held) = (blob.digest.clone(), blob.body.clone(), gate.clone());
-        bench.upstream.on(Method::Read, &blob.path).reply_with(move |request| {
-            Reply::blob(request, &served, body.clone()).flip(size - 1).hold_at(size / 2, &held)
-        });
+        bench
+            .upstream
+            .on(Method::Read, &blob.path)
+            .reply_with(move |request| {
+                Reply::blob(request, &served, body.clone())
+                    .flip(size - 1)
+                    .hold_at(size / 2, &held)
+            });
         wave(&bench, &blob, &gate).await;
-        assert_eq!(asked(&bench.upstream, &blob.path), ["GET"], "the waiters do not try again");
+        assert_eq!(
+            asked(&bench.upstream, &blob.path),
+            ["GET"],
+            "the waiters do not try again"
+        );
         bench.assert_nothing_stored();
 
         // Still bad: a second wave asks once more, and no oftener.
@@ -38,7 +47,11 @@ async fn t_cc4_a_fill_that_fails_verification_fails_everyone_once() {
             async move { call.send().await }
         })
         .await;
-        assert!(answers.iter().all(|answer| answer.clean_end && answer.digest == blob.digest));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| answer.clean_end && answer.digest == blob.digest)
+        );
         assert_eq!(asked(&bench.upstream, &blob.path), ["GET", "GET", "GET"]);
     }
 }
