@@ -38,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Connections at once, if the limit on open files allows.
 const CONNECTIONS: u64 = 20_000;
 
+/// Threads that wait for the disk. More of them make no disk faster, and each holds memory of its own.
+const DISK_THREADS: usize = 64;
+
 /// What `serve` starts from.
 pub struct Start {
     pub config: Config,
@@ -65,7 +68,10 @@ pub fn serve(start: Start) -> anyhow::Result<()> {
     let _scenario = failpoints();
     // Both ends of every connection use one provider; a second in the process would make the choice ambiguous.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(DISK_THREADS)
+        .build()?;
     let served = runtime.block_on(run(start));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
