@@ -13,8 +13,10 @@ use super::layout::{Layout, rehash, write_at};
 use super::space::is_full;
 use super::{Shared, Store, seconds};
 
-/// How often uses are written down, expired objects dropped, and a disk in trouble is tried.
+/// How often uses are written down and expired objects dropped.
 const ROUND: Duration = Duration::from_secs(10);
+/// How often a disk in trouble is tried.
+const TRY: Duration = Duration::from_secs(2);
 /// Every object is hashed anew once in this time.
 const SCRUB_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Between two objects at least, and when there is none.
@@ -33,7 +35,7 @@ impl Store {
             loop {
                 self.blocking(|shared| shared.sweep()).await;
                 while !(self.0.index.healthy() && self.0.index.take_lossy()) {
-                    tokio::time::sleep(ROUND).await;
+                    tokio::time::sleep(TRY).await;
                 }
                 tracing::info!("the index was interrupted; it is compared with the stored objects");
             }
@@ -44,9 +46,16 @@ impl Store {
                 self.blocking(|shared| shared.round()).await;
             }
         };
+        let tries = async {
+            loop {
+                tokio::time::sleep(TRY).await;
+                self.blocking(|shared| shared.probe()).await;
+            }
+        };
         let never = tokio::select! {
             never = sweeps => never,
             never = rounds => never,
+            never = tries => never,
             never = self.scrub_for_ever() => never,
             () = stop.cancelled() => return,
         };
@@ -96,11 +105,14 @@ impl Shared {
         if let Some(keep) = keep {
             self.evict_unused(seconds().saturating_sub(keep.as_secs()));
         }
-        self.probe();
     }
 
-    /// While the disk is in trouble, tries now and then whether it works again, so that no pull has to find out.
+    /// While the disk or the index is in trouble, tries whether it works again, so that no pull has to find out.
     fn probe(&self) {
+        if !self.index.healthy() {
+            // Any write shows whether it works again.
+            self.index.purge(seconds() as i64);
+        }
         if !self.troubled.load(Ordering::Relaxed) {
             return;
         }

@@ -18,7 +18,8 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
         Ok(connection) => return Ok(connection),
         Err(error) => error,
     };
-    if !damaged(&error) && !path.is_dir() {
+    let strange = fs::symlink_metadata(path).is_ok_and(|meta| !meta.is_file());
+    if !damaged(&error) && !strange {
         return Err(error);
     }
     let aside = set_aside(path);
