@@ -36,7 +36,7 @@ pub enum Admitted {
     Answer {
         answer: Answer,
         route: Route,
-        client: Option<Client>,
+        client: Client,
         reason: Option<Reason>,
     },
     /// A token is wanted: [`access::token_answer`], after reading the form if there is one.
@@ -263,7 +263,7 @@ impl Door<'_> {
         Admitted::Answer {
             answer,
             route: self.route,
-            client: Some(self.client.clone()),
+            client: self.client.clone(),
             reason: None,
         }
     }
@@ -277,7 +277,7 @@ impl Door<'_> {
         Admitted::Answer {
             answer: answer::failure(failure, &context),
             route: self.route,
-            client: Some(self.client),
+            client: self.client,
             reason: Some(failure.reason),
         }
     }

@@ -49,6 +49,11 @@ impl Answer {
         }
     }
 
+    /// Whether the connection ends with it.
+    pub fn closes(&self) -> bool {
+        self.headers.contains_key(header::CONNECTION)
+    }
+
     /// Sets a header. Text that no header may hold leaves it out; ours never is such text.
     fn set(&mut self, name: HeaderName, value: impl AsRef<str>) {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {

@@ -293,7 +293,7 @@ fn lasting(before: Option<Trouble>, kind: TroubleKind) -> TroubleKind {
     }
 }
 
-fn kind_of(reason: Reason) -> TroubleKind {
+pub(crate) fn kind_of(reason: Reason) -> TroubleKind {
     match reason {
         reason if reason.is_absence() => TroubleKind::Gone,
         reason if reason.is_refusal() => TroubleKind::Refused,

@@ -7,12 +7,13 @@ use entrepot_core::config::Source;
 use entrepot_core::event::{Event, Route};
 use entrepot_core::failure::Failure;
 use entrepot_core::upstream::{
-    Ask, Exchange, Fault, Input, Outbound, Reply, SmallFault, Step, Token, TokenAsk, TokenExchange, TokenStep, What,
+    Ask, Exchange, Fault, Identity, Input, Outbound, Reply, SmallFault, Step, Token, TokenAsk, TokenExchange,
+    TokenStep, Verb, What,
 };
 use futures_util::future::{Either, select};
 
 use crate::Engine;
-use crate::job::{Landed, Work};
+use crate::job::{Landed, Place, Work};
 use crate::ports::{Blobs, Host, Http};
 
 /// A body on its way in.
@@ -20,18 +21,46 @@ pub(crate) type Upstream<H> = <<H as Host>::Blobs as Blobs>::Upstream;
 
 impl<H: Host> Engine<H> {
     /// Asks upstream. The body is there when GET was asked.
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<(Reply, Option<Upstream<H>>), Failure> {
-        let mut exchange = Exchange::new(ask);
-        self.drive(&mut exchange, Input::Start).await
+    pub(crate) async fn ask(
+        &self,
+        place: &Place,
+        what: What,
+        method: Verb,
+    ) -> Result<(Reply, Option<Upstream<H>>), Failure> {
+        let mut exchange = self.exchange(place, what, method, None).await?;
+        self.begin(&mut exchange).await
     }
 
-    /// Starts a conversation, or goes on with one.
-    pub(crate) async fn drive(
+    /// A conversation that has not begun. What we present is found out only now: what is held is served without it.
+    pub(crate) async fn exchange(
+        &self,
+        place: &Place,
+        what: What,
+        method: Verb,
+        range: Option<(u64, Option<u64>)>,
+    ) -> Result<Exchange, Failure> {
+        let identity = if place.trusted {
+            self.host.identity(&place.source).await?
+        } else {
+            Identity::Anonymous
+        };
+        let (source, repository) = (place.source.clone(), place.repository.clone());
+        Ok(Exchange::new(Ask {
+            source,
+            repository,
+            what,
+            method,
+            accept: None,
+            range,
+            identity,
+        }))
+    }
+
+    pub(crate) async fn begin(
         &self,
         exchange: &mut Exchange,
-        input: Input,
     ) -> Result<(Reply, Option<Upstream<H>>), Failure> {
-        let step = self.state(|state, now, random| exchange.step(state, now, random, input));
+        let step = self.state(|state, now, random| exchange.step(state, now, random, Input::Start));
         self.perform(exchange, step).await
     }
 
@@ -46,7 +75,11 @@ impl<H: Host> Engine<H> {
         self.perform(exchange, step).await
     }
 
-    async fn perform(&self, exchange: &mut Exchange, mut step: Step) -> Result<(Reply, Option<Upstream<H>>), Failure> {
+    async fn perform(
+        &self,
+        exchange: &mut Exchange,
+        mut step: Step,
+    ) -> Result<(Reply, Option<Upstream<H>>), Failure> {
         let mut body = None;
         loop {
             let input = match step {
@@ -56,9 +89,10 @@ impl<H: Host> Engine<H> {
                     return done.map(|reply| (reply, body));
                 }
                 Step::Send(outbound) => {
-                    body = None;
+                    // Gives the last answer's connection up.
+                    drop(body.take());
                     let (input, arrived) = self.send(outbound).await;
-                    body = arrived.or(body);
+                    body = arrived;
                     input
                 }
                 Step::ReadSmall { max } => Input::Small(self.read_small(body.take(), max).await),
@@ -74,11 +108,9 @@ impl<H: Host> Engine<H> {
 
     /// A token: asked for once, however many wait for it.
     async fn token(&self, ask: TokenAsk) -> Result<Token, Failure> {
-        let work = Work::Token(ask.clone());
-        match self.join(work).await {
-            Some(Ok(Landed::Token(token))) => Ok(token),
-            Some(Err(failure)) => Err(failure),
-            _ => self.fetch_token(ask).await,
+        match self.fly(Work::Token(ask)).await.landed? {
+            Landed::Token(token) => Ok(token),
+            _ => Err(Self::unexpected("a token service")),
         }
     }
 
@@ -118,7 +150,10 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    fn state<R>(&self, step: impl FnOnce(&mut entrepot_core::upstream::UpstreamState, entrepot_core::time::Now, u64) -> R) -> R {
+    fn state<R>(
+        &self,
+        step: impl FnOnce(&mut entrepot_core::upstream::UpstreamState, entrepot_core::time::Now, u64) -> R,
+    ) -> R {
         let (now, random) = (self.host.now(), self.host.random());
         self.host.state(|state| step(state, now, random))
     }
@@ -128,7 +163,12 @@ impl<H: Host> Engine<H> {
             Ok(reply) => (Some(reply.status.as_u16()), None),
             Err(failure) => (None, Some(failure.reason)),
         };
-        self.host.observe(Event::Upstream { source: source.name.clone(), route, status, reason });
+        self.host.observe(Event::Upstream {
+            source: source.name.clone(),
+            route,
+            status,
+            reason,
+        });
     }
 
     /// What `work` brings, if it is there within `patience`.

@@ -5,22 +5,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use entrepot_core::config::Source;
 use entrepot_core::freshness::TagRecord;
+use entrepot_core::list::{ListAsk, ListRecord};
 use entrepot_core::resolve;
-use entrepot_core::upstream::{Ask, Identity, Token, TokenAsk, What};
+use entrepot_core::upstream::{Token, TokenAsk, What};
 use entrepot_oci::media::MediaType;
 use entrepot_oci::name::{Repository, Tag};
 use entrepot_oci::{Digest, Reference};
 
-use crate::lists::{ListAsk, ListRecord};
 use crate::ports::{Blobs, Flight, Host};
 
 /// See the module. Hand it to [`crate::Engine::run`].
 #[derive(Debug)]
 pub enum Job<H: Host> {
     /// Fills one object; belongs to no client.
-    Fill { ask: Ask, credentialed: bool, ticket: <H::Blobs as Blobs>::Ticket },
-    /// Work that others wait for.
-    Fly { lead: <H::Flight as Flight>::Lead, work: Work },
+    Fill {
+        place: Place,
+        digest: Digest,
+        ticket: <H::Blobs as Blobs>::Ticket,
+    },
+    /// Work that is waited for.
+    Fly {
+        lead: <H::Flight as Flight>::Lead,
+        work: Work,
+    },
 }
 
 /// What a flight does.
@@ -45,7 +52,8 @@ pub enum Work {
 pub struct Place {
     pub source: Arc<Source>,
     pub repository: Repository,
-    pub identity: Identity,
+    /// The source's credentials are presented, if it has any.
+    pub trusted: bool,
     /// Whether what comes back rests on our credentials.
     pub credentialed: bool,
 }
@@ -86,9 +94,9 @@ impl Work {
 }
 
 impl Place {
-    /// Names something in this repository as this identity sees it.
+    /// Names something in this repository as whoever is asked sees it.
     pub(crate) fn key(&self, kind: &str, rest: &str) -> String {
-        let who = if matches!(self.identity, Identity::Anonymous) { "anonymous" } else { "known" };
+        let who = if self.trusted { "known" } else { "anonymous" };
         self.shared_key(kind, &format!("{who} {rest}"))
     }
 

@@ -4,32 +4,36 @@
 //! runtime, a socket or a disk, and nothing here decides policy: it asks core what, and the host with what.
 #![forbid(unsafe_code)]
 
+mod absence;
 mod blob;
 mod converse;
+mod fill;
 mod job;
 mod lists;
 mod manifest;
 mod place;
 pub mod ports;
 mod reply;
+mod tag;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_core::access;
+use entrepot_core::access::{self, Client};
 use entrepot_core::admit::{self, Admitted, Incoming, Request};
-use entrepot_core::answer::{self, Answer, Trace, Verdict};
+use entrepot_core::answer::{self, Answer, FailureContext, Trace, Verdict};
 use entrepot_core::config::{Config, Source};
 use entrepot_core::event::{Event, Route};
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::limit::{self, Bucket, LimitKey};
+use entrepot_core::list::ListAsk;
+use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use job::{Held, Job, Landed, Place, Work};
-pub use lists::{ListAsk, ListRecord};
 pub use reply::{Facts, Reply};
 
 use ports::{Blobs, Flight, Host, Joined, Lead, Meta, Wait};
@@ -42,7 +46,9 @@ pub struct Engine<H> {
 
 impl<H> Clone for Engine<H> {
     fn clone(&self) -> Self {
-        Engine { host: self.host.clone() }
+        Engine {
+            host: self.host.clone(),
+        }
     }
 }
 
@@ -66,32 +72,45 @@ impl<H: Host> Engine<H> {
         let config = self.host.config();
         let key = self.host.signing_key();
         match admit::admit(&config, head, peer, &key, self.host.now()) {
-            Admitted::Answer { answer, route, client, reason } => {
-                let mut facts = Facts::new(route, peer);
-                if let Some(client) = &client {
-                    facts = facts.of(client);
-                }
+            Admitted::Answer {
+                answer,
+                route,
+                client,
+                reason,
+            } => {
+                let mut facts = Facts::new(route, client.address).of(&client);
                 facts.reason = reason;
-                let limited = client.and_then(|client| self.charge(&config, &client, Bucket::Requests).err());
-                match limited {
-                    Some((failure, standing)) => {
-                        let context = answer::FailureContext { limit: Some(standing), ..answer::FailureContext::new(&config) };
-                        facts.failed(&failure);
-                        Reply { answer: answer::failure(&failure, &context), body: None, facts }
-                    }
-                    None => Reply { answer, body: None, facts },
+                let context = FailureContext {
+                    head_only: head.method == Method::HEAD,
+                    close: answer.closes(),
+                    ..FailureContext::new(&config)
+                };
+                let answer = self
+                    .limited(&config, &client, &mut facts, context)
+                    .unwrap_or(answer);
+                Reply {
+                    answer,
+                    body: None,
+                    facts,
                 }
             }
             Admitted::Token(request) => {
-                let facts = Facts::new(Route::Token, peer).of(&request.authorized.client);
-                let answer = match self.charge(&config, &request.authorized.client, Bucket::Requests) {
-                    Ok(_) => access::token_answer(&config, &request, form.as_ref(), &key, self.host.now()),
-                    Err((failure, standing)) => {
-                        let context = answer::FailureContext { limit: Some(standing), ..answer::FailureContext::new(&config) };
-                        answer::failure(&failure, &context)
-                    }
+                let client = &request.authorized.client;
+                let mut facts = Facts::new(Route::Token, client.address).of(client);
+                let context = FailureContext {
+                    head_only: request.head_only,
+                    ..FailureContext::new(&config)
                 };
-                Reply { answer, body: None, facts }
+                let answer = self
+                    .limited(&config, client, &mut facts, context)
+                    .unwrap_or_else(|| {
+                        access::token_answer(&config, &request, form.as_ref(), &key, self.host.now())
+                    });
+                Reply {
+                    answer,
+                    body: None,
+                    facts,
+                }
             }
             Admitted::Call(call) => self.call(&config, &call).await,
         }
@@ -103,13 +122,21 @@ impl<H: Host> Engine<H> {
         let mut facts = Facts::new(Route::Other, peer);
         facts.failed(&failure);
         let config = self.host.config();
-        Reply { answer: answer::failure(&failure, &answer::FailureContext::new(&config)), body: None, facts }
+        Reply {
+            answer: answer::failure(&failure, &answer::FailureContext::new(&config)),
+            body: None,
+            facts,
+        }
     }
 
     /// Does the work of a job, to its end.
     pub async fn run(&self, job: Job<H>) {
         match job {
-            Job::Fill { ask, credentialed, ticket } => self.fill(ask, credentialed, ticket).await,
+            Job::Fill {
+                place,
+                digest,
+                ticket,
+            } => self.fill(place, digest, ticket).await,
             Job::Fly { lead, work } => {
                 let landed = self.work(work).await;
                 lead.land(landed);
@@ -124,12 +151,21 @@ impl<H: Host> Engine<H> {
             Ok((answer, body)) => Reply { answer, body, facts },
             Err(failure) => {
                 facts.failed(&failure);
-                let context = answer::FailureContext {
-                    trace: Some(Trace { reason: Some(failure.reason), ..missed(&call.resolved.source) }),
+                let trace = Trace {
+                    stored: false,
+                    reason: Some(failure.reason),
+                    ..missed(&call.resolved.source)
+                };
+                let context = FailureContext {
+                    trace: Some(trace),
                     limit: facts.limit,
                     ..call.failure_context(config)
                 };
-                Reply { answer: answer::failure(&failure, &context), body: None, facts }
+                Reply {
+                    answer: answer::failure(&failure, &context),
+                    body: None,
+                    facts,
+                }
             }
         }
     }
@@ -140,13 +176,9 @@ impl<H: Host> Engine<H> {
         call: &Incoming,
         facts: &mut Facts,
     ) -> Result<(Answer, Option<<H::Blobs as Blobs>::Body>), Failure> {
-        let bucket = if call.is_pull() { Bucket::Pulls } else { Bucket::Requests };
-        for bucket in [Some(Bucket::Requests), (bucket == Bucket::Pulls).then_some(Bucket::Pulls)].into_iter().flatten() {
-            let standing = self.charge(config, &call.client, bucket).map_err(|(failure, standing)| {
-                facts.limit = Some(standing);
-                failure
-            })?;
-            facts.limit = standing.filter(|_| bucket == Bucket::Pulls);
+        self.charge(config, &call.client, Bucket::Requests, facts)?;
+        if call.is_pull() {
+            self.charge(config, &call.client, Bucket::Pulls, facts)?;
         }
         match &call.call {
             Request::Manifest(reference) => Ok((self.manifest(config, call, reference, facts).await?, None)),
@@ -158,23 +190,55 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Known clients are not limited: they were let in by name.
+    /// Charges a request that asks for nothing upstream. The answer, if it is one too many.
+    fn limited(
+        &self,
+        config: &Config,
+        client: &Client,
+        facts: &mut Facts,
+        context: FailureContext<'_>,
+    ) -> Option<Answer> {
+        let failure = self.charge(config, client, Bucket::Requests, facts).err()?;
+        facts.failed(&failure);
+        Some(answer::failure(
+            &failure,
+            &FailureContext {
+                limit: facts.limit,
+                ..context
+            },
+        ))
+    }
+
+    /// Known clients are not limited: they were let in by name. What remains is told of pulls, and of whatever is refused.
     fn charge(
         &self,
         config: &Config,
-        client: &access::Client,
+        client: &Client,
         bucket: Bucket,
-    ) -> Result<Option<limit::Standing>, (Failure, limit::Standing)> {
+        facts: &mut Facts,
+    ) -> Result<(), Failure> {
         if config.rate_limit.is_none() || client.is_known() {
-            return Ok(None);
+            return Ok(());
         }
-        match self.host.charge(LimitKey::new(bucket, client.address), self.host.now()) {
-            limit::Verdict::Allowed { standing, .. } => Ok(Some(standing)),
-            limit::Verdict::Refused { retry_after, standing } => {
+        match self
+            .host
+            .charge(LimitKey::new(bucket, client.address), self.host.now())
+        {
+            limit::Verdict::Allowed { standing, .. } => {
+                facts.limit = (bucket == Bucket::Pulls).then_some(standing);
+                Ok(())
+            }
+            limit::Verdict::Refused {
+                retry_after,
+                standing,
+            } => {
                 self.host.observe(Event::Limited { bucket });
-                let failure = Failure::new(Reason::RateLimited, "too many requests from this address; try again later")
-                    .retry_after(retry_after);
-                Err((failure, standing))
+                facts.limit = Some(standing);
+                Err(Failure::new(
+                    Reason::RateLimited,
+                    "too many requests from this address; try again later",
+                )
+                .retry_after(retry_after))
             }
         }
     }
@@ -193,27 +257,27 @@ impl<H: Host> Engine<H> {
             Work::Revalidate(place, tag, record) => self.revalidate(&place, &tag, record).await,
             Work::Token(ask) => self.fetch_token(ask).await.map(Landed::Token),
             Work::Probe(place, what) => self.probe(place, what).await,
-            Work::List(place, ask) => self.fetch_list(&place, &ask).await,
+            Work::List(place, ask) => match self.listed(&place, &ask).await {
+                Some(landed) => landed,
+                None => self.fetch_list(&place, &ask).await,
+            },
         }
     }
 
-    /// Does `work` once, however many ask for it at the same time.
-    pub(crate) async fn fly(&self, work: Work) -> Result<Landed, Failure> {
-        match self.join(work.clone()).await {
-            Some(landed) => landed,
-            None => self.work(work).await,
-        }
-    }
-
-    /// Joins or starts the flight; `None` where the host has none.
-    pub(crate) async fn join(&self, work: Work) -> Option<Result<Landed, Failure>> {
+    /// Does `work` once, however many ask for it at the same time. The work goes on when nobody waits for it any more.
+    pub(crate) async fn fly(&self, work: Work) -> Flown {
         match self.host.flight().join(&work.key()) {
             Joined::Lead(lead, wait) => {
                 self.host.start(Job::Fly { lead, work });
-                Some(wait.landed().await)
+                Flown {
+                    landed: wait.landed().await,
+                    shared: false,
+                }
             }
-            Joined::Wait(wait) => Some(wait.landed().await),
-            Joined::Alone => None,
+            Joined::Wait(wait) => Flown {
+                landed: wait.landed().await,
+                shared: true,
+            },
         }
     }
 
@@ -229,7 +293,21 @@ impl<H: Host> Engine<H> {
     }
 }
 
+/// What became of a flight.
+pub(crate) struct Flown {
+    pub(crate) landed: Result<Landed, Failure>,
+    /// Another request had begun it.
+    pub(crate) shared: bool,
+}
+
 /// How an answer that came from upstream is traced.
 pub(crate) fn missed(source: &Source) -> Trace {
-    if source.mirror { Trace { stored: true, ..Trace::new(Verdict::Miss) } } else { Trace::new(Verdict::Bypass) }
+    if source.mirror {
+        Trace {
+            stored: true,
+            ..Trace::new(Verdict::Miss)
+        }
+    } else {
+        Trace::new(Verdict::Bypass)
+    }
 }

@@ -1,16 +1,18 @@
 //! As whom we ask upstream, and whether the client may have what comes back.
 
+use std::time::Duration;
+
 use entrepot_core::access::{self, Probed, PublicRecord, Standing};
 use entrepot_core::admit::Incoming;
 use entrepot_core::failure::{Failure, Reason};
-use entrepot_core::upstream::{Ask, Identity, Verb, What};
+use entrepot_core::upstream::{Verb, What};
 
 use crate::Engine;
 use crate::job::{Landed, Place, Work};
 use crate::ports::Host;
 
 /// How long a verdict on a repository is kept, so that it outlives an outage; it is asked anew long before.
-const KEEP_VERDICT: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+const KEEP_VERDICT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl<H: Host> Engine<H> {
     /// Where `call` leads. `what` is what the client asks for: an anonymous HEAD for it shows whether the repository is
@@ -19,72 +21,97 @@ impl<H: Host> Engine<H> {
     /// Errors: 401 for what is not public, and whatever keeps us from finding out.
     pub(crate) async fn place(&self, call: &Incoming, what: &What) -> Result<Place, Failure> {
         let (source, repository) = (&call.resolved.source, &call.resolved.repository);
-        let mut place = Place {
+        let anonymous = Place {
             source: source.clone(),
             repository: repository.clone(),
-            identity: Identity::Anonymous,
+            trusted: false,
             credentialed: false,
         };
         if source.auth.is_none() {
-            return Ok(place);
+            return Ok(anonymous);
         }
         let public = match access::standing(source, repository, &call.client) {
             Standing::Public => true,
-            Standing::Open => self.known_public(&place).await,
+            Standing::Open => {
+                let record = self.public_record(&anonymous).await;
+                access::probe_verdict(record.as_ref(), self.host.now().wall) == Some(true)
+            }
             Standing::Probe => {
-                self.require_public(&place, what).await?;
+                self.require_public(&anonymous, what).await?;
                 true
             }
         };
-        place.identity = self.host.identity(source).await?;
-        place.credentialed = access::credentialed(source, repository, public);
-        Ok(place)
+        Ok(Place {
+            trusted: true,
+            credentialed: access::credentialed(source, repository, public),
+            ..anonymous
+        })
     }
 
-    async fn known_public(&self, place: &Place) -> bool {
-        let record = self.load(&place.shared_key("public", "")).await;
-        access::probe_verdict(record.as_ref(), self.host.now().wall) == Some(true)
+    async fn public_record(&self, place: &Place) -> Option<PublicRecord> {
+        self.load(&place.shared_key("public", "")).await
     }
 
     async fn require_public(&self, place: &Place, what: &What) -> Result<(), Failure> {
-        let record: Option<PublicRecord> = self.load(&place.shared_key("public", "")).await;
+        let record = self.public_record(place).await;
         match access::probe_verdict(record.as_ref(), self.host.now().wall) {
-            Some(true) => Ok(()),
-            Some(false) => Err(access::identity_needed()),
-            None => self.fly(Work::Probe(place.clone(), what.clone())).await.map(drop),
+            Some(true) => return Ok(()),
+            Some(false) => return Err(access::identity_needed()),
+            None => self.absent(place, what).await?,
+        }
+        let flight = self.fly(Work::Probe(place.clone(), what.clone()));
+        let flown = match access::probe_wait(record.as_ref()) {
+            // The question goes on, and its answer holds for those who come next.
+            Some(wait) => match self.within(wait, flight).await {
+                Some(flown) => flown,
+                None => return Ok(()),
+            },
+            None => flight.await,
+        };
+        match flown.landed {
+            // That another client's object is not there says nothing of the repository, nor of this client's object.
+            Err(failure) if flown.shared && failure.reason.is_absence() => {
+                self.probe(place.clone(), what.clone()).await.map(drop)
+            }
+            landed => landed.map(drop),
         }
     }
 
     /// Asks anonymously, and remembers what that says of the repository.
     pub(crate) async fn probe(&self, place: Place, what: What) -> Result<Landed, Failure> {
-        let key = place.shared_key("public", "");
-        let before: Option<PublicRecord> = self.load(&key).await;
-        let ask = Ask {
-            source: place.source.clone(),
-            repository: place.repository.clone(),
-            method: if matches!(what, What::Manifest(_) | What::Blob(_)) { Verb::Head } else { Verb::Get },
-            what,
-            accept: None,
-            range: None,
-            identity: Identity::Anonymous,
-        };
-        let outcome = self.ask(ask).await.map(drop);
-        match access::after_probe(before.as_ref(), outcome.as_ref().copied(), self.host.now().wall) {
-            Probed::Public(record) => {
-                self.save(key, &record, Some(KEEP_VERDICT)).await;
-                Ok(Landed::Public)
-            }
-            Probed::Private(record, failure) => {
-                self.save(key, &record, Some(KEEP_VERDICT)).await;
-                Err(failure)
-            }
-            Probed::StillPublic => Ok(Landed::Public),
-            Probed::Unknown(failure) => Err(failure),
+        let before = self.public_record(&place).await;
+        // Another may have asked since this request looked.
+        match access::probe_verdict(before.as_ref(), self.host.now().wall) {
+            Some(true) => return Ok(Landed::Public),
+            Some(false) => return Err(access::identity_needed()),
+            None => {}
         }
+        let verb = if matches!(what, What::Manifest(_) | What::Blob(_)) {
+            Verb::Head
+        } else {
+            Verb::Get
+        };
+        let outcome = self.ask(&place, what.clone(), verb).await.map(drop);
+        let (record, answer) =
+            match access::after_probe(before.as_ref(), outcome.as_ref().copied(), self.host.now().wall) {
+                Probed::Public(record) => (Some(record), Ok(Landed::Public)),
+                Probed::Private(record, failure) => (Some(record), Err(failure)),
+                Probed::StillPublic => (None, Ok(Landed::Public)),
+                Probed::Unknown(failure) => {
+                    self.remember_absence(&place, &what, &failure).await;
+                    (None, Err(failure))
+                }
+            };
+        if let Some(record) = record {
+            self.save(place.shared_key("public", ""), &record, Some(KEEP_VERDICT))
+                .await;
+        }
+        answer
     }
 
     /// An answer that only a broken promise of ours explains.
     pub(crate) fn unexpected(what: &str) -> Failure {
-        Failure::new(Reason::Internal, "the mirror made a mistake; try again").internal(format!("{what} brought the wrong thing"))
+        Failure::new(Reason::Internal, "the mirror made a mistake; try again")
+            .internal(format!("{what} brought the wrong thing"))
     }
 }

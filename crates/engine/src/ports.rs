@@ -2,7 +2,10 @@
 //!
 //! Plain `async fn` in traits, without `Send`: a native host proves `Send` where it spawns a concrete future, a Worker
 //! never needs it. A port that cannot do its work says so with a value; none of them panics, and none decides policy.
-#![expect(async_fn_in_trait, reason = "hosts are concrete types; the native one asserts Send where it spawns")]
+#![expect(
+    async_fn_in_trait,
+    reason = "hosts are concrete types; the native one asserts Send where it spawns"
+)]
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,8 +21,8 @@ use entrepot_core::upstream::{Fault, Identity, Outbound, SmallFault, UpstreamSta
 use entrepot_oci::Digest;
 use entrepot_oci::range::ByteSpan;
 
-use entrepot_core::event::Event;
 use crate::job::{Job, Landed};
+use entrepot_core::event::Event;
 
 /// Everything together. `Engine` holds one of these.
 pub trait Host: Sized + 'static {
@@ -90,7 +93,13 @@ pub trait Blobs {
     async fn read(&self, digest: Digest, max: usize) -> Option<Bytes>;
     /// A body that goes straight through and is stored nowhere. Where it is the whole object, its last bytes are held
     /// back until `digest` matches (on hosts that can look inside).
-    fn through(&self, digest: Digest, whole: Option<u64>, stall: Duration, body: Self::Upstream) -> Self::Body;
+    fn through(
+        &self,
+        digest: Digest,
+        whole: Option<u64>,
+        stall: Duration,
+        body: Self::Upstream,
+    ) -> Self::Body;
 }
 
 /// The answer to [`Blobs::claim`].
@@ -98,7 +107,10 @@ pub trait Blobs {
 pub enum Claim<S, F, T> {
     Stored(S),
     /// Somebody's fill is under way: follow it. `ours`: it was claimed by the same name.
-    Filling { follower: F, ours: bool },
+    Filling {
+        follower: F,
+        ours: bool,
+    },
     /// Nobody's: start a fill job with the ticket, and follow it. Dropping the ticket fails the followers.
     Yours(T, F),
 }
@@ -143,14 +155,18 @@ pub trait Ticket: Debug {
 pub enum Filled {
     Whole,
     /// The body broke; `received` counts from the object's first byte.
-    Broken { received: u64, fault: Fault },
+    Broken {
+        received: u64,
+        fault: Fault,
+    },
     /// The body is longer than its head said, or than any object may be.
     TooLong,
     /// Nobody is left who wants it and it cannot be stored.
     Abandoned,
 }
 
-/// Waiting for another request's work.
+/// Waiting for work that another request may have begun. A host that cannot wait for other requests (a Worker) lets each
+/// lead a flight of its own.
 pub trait Flight {
     type Lead: Lead;
     type Wait: Wait;
@@ -164,8 +180,6 @@ pub enum Joined<L, W> {
     /// First to come: start the job with the lead, and wait for it like everyone else.
     Lead(L, W),
     Wait(W),
-    /// This host cannot wait for others: do the work yourself.
-    Alone,
 }
 
 /// The duty to land. Dropped without landing, it tells the waiting so.

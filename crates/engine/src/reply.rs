@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use entrepot_core::access::Client;
-use entrepot_core::answer::{Answer, Verdict};
+use entrepot_core::answer::{Answer, Trace, Verdict};
 use entrepot_core::event::Route;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::limit;
@@ -36,7 +36,17 @@ pub struct Facts {
 
 impl Facts {
     pub(crate) fn new(route: Route, address: IpAddr) -> Facts {
-        Facts { route, client: None, address, source: None, verdict: None, fetched: false, reason: None, internal: None, limit: None }
+        Facts {
+            route,
+            client: None,
+            address,
+            source: None,
+            verdict: None,
+            fetched: false,
+            reason: None,
+            internal: None,
+            limit: None,
+        }
     }
 
     pub(crate) fn of(mut self, client: &Client) -> Facts {
@@ -45,6 +55,11 @@ impl Facts {
             self.client = Some(name.clone());
         }
         self
+    }
+
+    pub(crate) fn served(&mut self, trace: &Trace) {
+        self.verdict = Some(trace.verdict);
+        self.fetched = matches!(trace.verdict, Verdict::Miss | Verdict::Bypass) && !trace.collapsed;
     }
 
     pub(crate) fn failed(&mut self, failure: &Failure) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Reason};
+use crate::freshness::REVALIDATION_WAIT;
 use crate::time::Wall;
 
 /// How long an anonymous HEAD's verdict on a repository stands.
@@ -37,6 +38,14 @@ pub fn probe_verdict(record: Option<&PublicRecord>, now: Wall) -> Option<bool> {
     // A record from the future: the clock was set back, so its age is unknown.
     let stands = record.checked <= now && now.since(record.checked) < PROBE_TTL;
     stands.then_some(record.public)
+}
+
+/// How long a client waits for an anonymous HEAD. A repository that was public when upstream was last asked counts as
+/// public while upstream is slow, as it does while upstream is away; otherwise the answer is needed.
+pub fn probe_wait(record: Option<&PublicRecord>) -> Option<Duration> {
+    record
+        .is_some_and(|record| record.public)
+        .then_some(REVALIDATION_WAIT)
 }
 
 /// Judges the outcome of an anonymous HEAD for a manifest of the repository. A 404 says nothing about the repository (a

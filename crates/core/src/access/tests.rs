@@ -405,3 +405,17 @@ proptest! {
         prop_assert!(identify(&config, &headers, address(), &key(), NOW.wall).is_err());
     }
 }
+
+#[test]
+fn only_a_repository_that_was_public_need_not_wait_for_its_probe() {
+    let record = |public| PublicRecord {
+        public,
+        checked: Wall(1),
+    };
+    assert_eq!(probe_wait(None), None);
+    assert_eq!(probe_wait(Some(&record(false))), None);
+    assert_eq!(
+        probe_wait(Some(&record(true))),
+        Some(crate::freshness::REVALIDATION_WAIT)
+    );
+}

@@ -476,7 +476,7 @@ fn every_refusal_says_whose_it_is() {
             headers.push(("x-forwarded-for", address));
             let admitted = admit_to(&config, &head(method, uri, &headers));
             let Admitted::Answer {
-                client: Some(client),
+                client,
                 reason: Some(_),
                 ..
             } = admitted

@@ -100,6 +100,13 @@ impl Trace {
         }
     }
 
+    /// Says whether it waited for another request's fetch.
+    #[must_use]
+    pub fn joined(mut self, collapsed: bool) -> Trace {
+        self.collapsed = collapsed;
+        self
+    }
+
     fn cache_status(&self) -> String {
         let mut status = String::from("entrepot; ");
         status.push_str(match (self.verdict, self.forwarded) {
