@@ -1,0 +1,366 @@
+//! Objects and records in memory.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use entrepot_core::failure::{Failure, Reason};
+use entrepot_core::upstream::Fault;
+use entrepot_engine::ports::{Blobs, Claim, Filled, Follower, Meta, Stored, Ticket};
+use entrepot_oci::Digest;
+use entrepot_oci::range::ByteSpan;
+
+use super::clock::{Clock, Signal};
+use super::upstream::Arriving;
+
+/// Bytes at an object's end that followers do not get before the digest matches.
+pub(crate) const HELD_BACK: usize = 16;
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct Store(Rc<Inner>);
+
+struct Inner {
+    clock: Clock,
+    records: RefCell<BTreeMap<String, (Bytes, Option<u64>)>>,
+    objects: RefCell<BTreeMap<Digest, Bytes>>,
+    fills: RefCell<BTreeMap<Digest, Rc<Fill>>>,
+}
+
+pub(crate) struct Fill {
+    by: String,
+    state: RefCell<State>,
+    signal: Signal,
+}
+
+#[derive(Default)]
+struct State {
+    size: Option<u64>,
+    bytes: Vec<u8>,
+    ended: Option<Result<(), Failure>>,
+}
+
+impl Store {
+    pub(crate) fn new(clock: Clock) -> Store {
+        let (records, objects, fills) = Default::default();
+        Store(Rc::new(Inner {
+            clock,
+            records,
+            objects,
+            fills,
+        }))
+    }
+
+    /// The keys of the records whose kind is `kind`, as they would be found now.
+    pub(crate) fn records(&self, kind: &str) -> Vec<String> {
+        let live =
+            |(_, until): &(Bytes, Option<u64>)| until.is_none_or(|until| self.0.clock.millis() < until);
+        let records = self.0.records.borrow();
+        let found = records
+            .iter()
+            .filter(|(key, record)| key.split('|').next() == Some(kind) && live(record));
+        found.map(|(key, _)| key.clone()).collect()
+    }
+
+    pub(crate) fn objects(&self) -> Vec<Digest> {
+        self.0.objects.borrow().keys().copied().collect()
+    }
+
+    pub(crate) fn evict(&self, digest: Digest) {
+        self.0
+            .objects
+            .borrow_mut()
+            .remove(&digest)
+            .expect("only what is stored can be evicted");
+    }
+
+    /// Everything that is kept, for comparing.
+    pub(crate) fn snapshot(&self) -> impl PartialEq + fmt::Debug + use<> {
+        (self.0.records.borrow().clone(), self.0.objects.borrow().clone())
+    }
+}
+
+impl Meta for Store {
+    async fn get(&self, key: &str) -> Option<Bytes> {
+        let (value, until) = self.0.records.borrow().get(key)?.clone();
+        until
+            .is_none_or(|until| self.0.clock.millis() < until)
+            .then_some(value)
+    }
+
+    async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {
+        let until = keep.map(|keep| self.0.clock.millis() + u64::try_from(keep.as_millis()).unwrap());
+        self.0.records.borrow_mut().insert(key, (value, until));
+    }
+
+    async fn remove(&self, key: &str) {
+        self.0.records.borrow_mut().remove(key);
+    }
+}
+
+impl Blobs for Store {
+    type Upstream = Arriving;
+    type Body = Body;
+    type Stored = Whole;
+    type Follower = Following;
+    type Ticket = Filling;
+
+    async fn claim(&self, digest: Digest, by: &str) -> Claim<Whole, Following, Filling> {
+        if let Some(bytes) = self.0.objects.borrow().get(&digest) {
+            return Claim::Stored(Whole(bytes.clone()));
+        }
+        let mut fills = self.0.fills.borrow_mut();
+        if let Some(fill) = fills.get(&digest) {
+            return Claim::Filling {
+                follower: Following(fill.clone()),
+                ours: fill.by == by,
+            };
+        }
+        let fill = Rc::new(Fill {
+            by: by.to_owned(),
+            state: RefCell::default(),
+            signal: Signal::default(),
+        });
+        fills.insert(digest, fill.clone());
+        Claim::Yours(
+            Filling {
+                store: self.clone(),
+                digest,
+                fill: fill.clone(),
+            },
+            Following(fill),
+        )
+    }
+
+    async fn stored(&self, digest: Digest) -> Option<Whole> {
+        self.0.objects.borrow().get(&digest).cloned().map(Whole)
+    }
+
+    async fn keep(&self, digest: Digest, bytes: Bytes) {
+        assert_eq!(
+            Digest::of(digest.algorithm(), &bytes),
+            digest,
+            "the engine keeps only what it has checked"
+        );
+        self.0.objects.borrow_mut().insert(digest, bytes);
+    }
+
+    async fn read(&self, digest: Digest, max: usize) -> Option<Bytes> {
+        self.0
+            .objects
+            .borrow()
+            .get(&digest)
+            .filter(|bytes| bytes.len() <= max)
+            .cloned()
+    }
+
+    fn through(&self, digest: Digest, whole: Option<u64>, stall: Duration, body: Arriving) -> Body {
+        Body::Through {
+            digest,
+            whole,
+            stall,
+            body,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Whole(Bytes);
+
+impl Stored for Whole {
+    type Body = Body;
+
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn body(self, span: ByteSpan) -> Body {
+        Body::Stored(self.0.slice(span.start as usize..span.end as usize))
+    }
+}
+
+pub(crate) struct Following(Rc<Fill>);
+
+impl Follower for Following {
+    type Body = Body;
+
+    async fn head(&mut self) -> Result<u64, Failure> {
+        let fill = &self.0;
+        fill.signal
+            .until(|| {
+                let state = fill.state.borrow();
+                match (&state.ended, state.size) {
+                    (Some(Err(failure)), _) => Some(Err(failure.clone())),
+                    (_, size) => size.map(Ok),
+                }
+            })
+            .await
+    }
+
+    fn body(self, span: ByteSpan) -> Body {
+        Body::Following(self.0, span)
+    }
+}
+
+/// The bytes of an answer.
+pub(crate) enum Body {
+    Stored(Bytes),
+    Following(Rc<Fill>, ByteSpan),
+    Through {
+        digest: Digest,
+        whole: Option<u64>,
+        stall: Duration,
+        body: Arriving,
+    },
+}
+
+impl Body {
+    /// What the client gets, and whether it is all that was promised.
+    pub(crate) async fn read(self) -> (Vec<u8>, bool) {
+        match self {
+            Body::Stored(bytes) => (bytes.to_vec(), true),
+            Body::Following(fill, span) => {
+                let ended = fill.signal.until(|| fill.state.borrow().ended.clone()).await;
+                let state = fill.state.borrow();
+                // What was released before the end.
+                let held_back = state
+                    .size
+                    .map_or(usize::MAX, |size| (size as usize).saturating_sub(HELD_BACK));
+                let released = if ended.is_ok() {
+                    state.bytes.len()
+                } else {
+                    state.bytes.len().min(held_back)
+                };
+                let end = released.min(span.end as usize).max(span.start as usize);
+                (
+                    state.bytes[(span.start as usize).min(end)..end].to_vec(),
+                    end as u64 == span.end,
+                )
+            }
+            Body::Through {
+                digest,
+                whole,
+                stall,
+                mut body,
+            } => {
+                let mut bytes = Vec::new();
+                while let Some(piece) = body.next(stall).await {
+                    let Ok(piece) = piece else { return (bytes, false) };
+                    bytes.extend_from_slice(&piece);
+                }
+                let good = whole.is_none_or(|size| {
+                    size == bytes.len() as u64 && Digest::of(digest.algorithm(), &bytes) == digest
+                });
+                if !good {
+                    bytes.truncate(bytes.len().saturating_sub(HELD_BACK));
+                }
+                (bytes, good)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Body::Stored(_) => "Stored",
+            Body::Following(..) => "Following",
+            Body::Through { .. } => "Through",
+        })
+    }
+}
+
+pub(crate) struct Filling {
+    store: Store,
+    digest: Digest,
+    fill: Rc<Fill>,
+}
+
+impl Filling {
+    fn end(&self, ended: Result<(), Failure>) {
+        let mut fills = self.store.0.fills.borrow_mut();
+        if fills
+            .get(&self.digest)
+            .is_some_and(|fill| Rc::ptr_eq(fill, &self.fill))
+        {
+            fills.remove(&self.digest);
+        }
+        let mut state = self.fill.state.borrow_mut();
+        if ended.is_ok() {
+            state.size = Some(state.bytes.len() as u64);
+        }
+        state.ended.get_or_insert(ended);
+        self.fill.signal.notify();
+    }
+}
+
+impl Ticket for Filling {
+    type Upstream = Arriving;
+
+    async fn begin(&mut self, size: Option<u64>) {
+        self.fill.state.borrow_mut().size = size;
+        self.fill.signal.notify();
+    }
+
+    async fn fill(&mut self, offset: u64, mut body: Arriving, stall: Duration) -> Filled {
+        let received = |fill: &Fill| fill.state.borrow().bytes.len() as u64;
+        let broken = |fault| Filled::Broken {
+            received: received(&self.fill),
+            fault,
+        };
+        let Some(mut skip) = received(&self.fill).checked_sub(offset) else {
+            return broken(Fault::BadFraming);
+        };
+        while let Some(piece) = body.next(stall).await {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(fault) => return broken(fault),
+            };
+            let skipped = skip.min(piece.len() as u64);
+            skip -= skipped;
+            let mut state = self.fill.state.borrow_mut();
+            state.bytes.extend_from_slice(&piece[skipped as usize..]);
+            if state.size.is_some_and(|size| state.bytes.len() as u64 > size) {
+                return Filled::TooLong;
+            }
+        }
+        let size = self.fill.state.borrow().size;
+        if size.is_some_and(|size| received(&self.fill) < size) {
+            broken(Fault::Reset)
+        } else {
+            Filled::Whole
+        }
+    }
+
+    async fn seal(self) -> Result<u64, Failure> {
+        let bytes = Bytes::from(self.fill.state.borrow().bytes.clone());
+        if Digest::of(self.digest.algorithm(), &bytes) != self.digest {
+            let failure = Failure::new(Reason::DigestMismatch, "other bytes than were asked for");
+            self.end(Err(failure.clone()));
+            return Err(failure);
+        }
+        let size = bytes.len() as u64;
+        self.store.0.objects.borrow_mut().insert(self.digest, bytes);
+        self.end(Ok(()));
+        Ok(size)
+    }
+
+    fn fail(self, failure: Failure) {
+        self.end(Err(failure));
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.end(Err(Failure::new(Reason::Internal, "the fill was lost")));
+    }
+}
+
+impl fmt::Debug for Filling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filling({})", self.digest)
+    }
+}
