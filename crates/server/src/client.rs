@@ -194,11 +194,12 @@ fn fault(error: &reqwest::Error) -> Fault {
         if current.is::<rustls::Error>() {
             return Fault::Tls;
         }
+        // An I/O error that wraps another error has that one's source for its own, and would hide it.
         if let Some(io) = current.downcast_ref::<std::io::Error>()
             && let Some(inner) = io.get_ref()
-            && inner.is::<rustls::Error>()
         {
-            return Fault::Tls;
+            cause = Some(inner);
+            continue;
         }
         if let Some(hyper) = current.downcast_ref::<hyper::Error>()
             && hyper.is_parse()

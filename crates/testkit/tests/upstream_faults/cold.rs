@@ -80,6 +80,13 @@ fn judge(fault: &Fault, answer: &Response) {
         "{name}: there is nothing to log in to here"
     );
     assert_only_our_headers(answer);
+    if matches!(name, "tls-alert" | "tls-plain") {
+        let status = answer.header("cache-status").unwrap_or_default();
+        assert!(
+            status.ends_with("detail=upstream_tls"),
+            "{name}: not merely unreachable: {answer:?}"
+        );
+    }
     if let (Some((least, most)), false) = (fault.retry_after, suspended) {
         let said: u64 = answer
             .header("retry-after")
