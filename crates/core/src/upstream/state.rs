@@ -113,6 +113,10 @@ impl UpstreamState {
         self.schemes.insert((registry, standing), scheme);
     }
 
+    pub(super) fn forget_scheme(&mut self, registry: &Origin, standing: Standing) {
+        self.schemes.remove(&(registry.clone(), standing));
+    }
+
     pub(super) fn check(&self, origin: &Origin, now: Mono) -> Result<(), Refused> {
         self.origins
             .peek(origin)

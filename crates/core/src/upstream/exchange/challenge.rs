@@ -51,7 +51,10 @@ impl Exchange {
         }
     }
 
+    /// The registry may have moved its token service since it last sent us there, so it is asked anew next time.
     pub(super) fn no_token(&mut self, env: &mut Env<'_>, failure: Failure) -> Step {
+        let registry = Origin::of(self.registry());
+        env.state.forget_scheme(&registry, self.standing());
         let again = if failure.reason.is_refusal() {
             Again::Nowhere
         } else {

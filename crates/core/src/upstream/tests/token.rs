@@ -125,6 +125,20 @@ fn t_uf7_two_scopes_two_tokens() {
     assert_eq!(world.tokens_asked(), 2);
 }
 
+/// Where a registry once sent us for tokens is forgotten when there are none.
+#[test]
+fn a_registry_may_move_its_token_service() {
+    let moved = std::cell::Cell::new(false);
+    let mut world = World::new(|request: &Outbound| match (is_token(request), moved.get()) {
+        (true, _) => http(404, &[]),
+        (false, true) => http(200, &MANIFEST),
+        (false, false) => http(401, &[("www-authenticate", CHALLENGE)]),
+    });
+    world.ask(tag(hub(), Verb::Get)).unwrap_err();
+    moved.set(true);
+    world.ask(tag(hub(), Verb::Get)).unwrap();
+}
+
 #[test]
 fn failures_keep_their_class() {
     let fails = |said: Said| {
