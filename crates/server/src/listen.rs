@@ -142,7 +142,8 @@ async fn serve(
     let engine = door.engine;
     let service = service_fn(move |request| {
         let engine = engine.clone();
-        async move { Ok::<_, Infallible>(respond(engine, request, peer.ip()).await) }
+        // In a box of its own, which goes when the answer begins: the connection would keep room for it to its end.
+        Box::pin(async move { Ok::<_, Infallible>(respond(engine, request, peer.ip()).await) })
     });
     let connection = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {

@@ -21,8 +21,8 @@ use super::layout::write_at;
 use super::space::{NoPlace, Room, is_full};
 use crate::client::Incoming;
 
-/// Bytes gathered for one write; two such batches exist for each fill.
-const BATCH: usize = 512 * 1024;
+/// Bytes gathered for one write at most; two such batches exist for each fill.
+const BATCH: usize = 256 * 1024;
 /// Bytes a second, averaged over a stall time-out, below which a body counts as stalled.
 const SLOWEST: u64 = 4 * 1024;
 
@@ -41,7 +41,7 @@ pub(crate) struct FillTicket {
 
 /// A batch on its way to the disk.
 struct Writing {
-    chunks: Vec<Bytes>,
+    batch: Bytes,
     hashed: oneshot::Receiver<Hasher>,
     written: JoinHandle<io::Result<()>>,
 }
@@ -73,7 +73,7 @@ impl FillTicket {
             if !self.settle(writing.take(), patience).await {
                 return Filled::Abandoned;
             }
-            if self.received.saturating_add(length(&batch))
+            if self.received.saturating_add(batch.len() as u64)
                 > self.size.unwrap_or_else(|| self.shared.max_size())
             {
                 return Filled::TooLong;
@@ -100,28 +100,22 @@ impl FillTicket {
     }
 
     /// Hashes and writes a batch on a thread that may block; followers see it as soon as it is written.
-    fn write(&mut self, chunks: Vec<Bytes>) -> Writing {
-        let (file, fill, batch) = (self.file.clone(), self.fill.clone(), chunks.clone());
+    fn write(&mut self, batch: Bytes) -> Writing {
+        let (file, fill, bytes) = (self.file.clone(), self.fill.clone(), batch.clone());
         let mut hasher = self.hasher.clone();
         let start = self.received;
         let (tell, hashed) = oneshot::channel();
         let written = spawn_blocking(move || {
-            for chunk in &batch {
-                hasher.update(chunk);
-            }
+            hasher.update(&bytes);
             // Nobody listens when the job has been dropped.
             let _ = tell.send(hasher);
             let Some(file) = file else { return Ok(()) };
-            let mut at = start;
-            for chunk in &batch {
-                write_at(&file, chunk, at)?;
-                at += chunk.len() as u64;
-            }
-            fill.wrote(at - start);
+            write_at(&file, &bytes, start)?;
+            fill.wrote(bytes.len() as u64);
             Ok(())
         });
         Writing {
-            chunks,
+            batch,
             hashed,
             written,
         }
@@ -130,7 +124,7 @@ impl FillTicket {
     /// Takes a batch's result over. `false`: it could not be stored, and nobody wants it.
     async fn settle(&mut self, writing: Option<Writing>, patience: Duration) -> bool {
         let Some(Writing {
-            chunks,
+            batch,
             hashed,
             written,
         }) = writing
@@ -139,7 +133,7 @@ impl FillTicket {
         };
         let Ok(hasher) = hashed.await else { return false };
         self.hasher = hasher;
-        let received = self.received + length(&chunks);
+        let received = self.received + batch.len() as u64;
         self.received = received;
         if self.file.is_some() {
             let error = match self.shared.in_time(written).await {
@@ -158,12 +152,7 @@ impl FillTicket {
                 return true;
             }
         }
-        for chunk in chunks {
-            if !self.fill.offer(chunk, patience).await {
-                return false;
-            }
-        }
-        true
+        self.fill.offer(batch, patience).await
     }
 
     fn leave_disk(&mut self, error: &io::Error) {
@@ -218,6 +207,7 @@ impl Ticket for FillTicket {
                 body,
                 skip,
                 pace: Pace::new(stall),
+                rest: Bytes::new(),
                 ended: None,
             },
             stall * 2,
@@ -278,26 +268,25 @@ impl Drop for FillTicket {
     }
 }
 
-fn length(chunks: &[Bytes]) -> u64 {
-    chunks.iter().map(|chunk| chunk.len() as u64).sum()
-}
-
-/// Gathers what has arrived into batches, without waiting for a batch to fill up.
+/// Gathers what has arrived into batches, without waiting for a batch to fill up. The bytes are copied: each piece that
+/// arrives would keep a whole read buffer of the connection alive.
 struct Gather {
     body: Incoming,
     /// Bytes that are held already.
     skip: u64,
     pace: Pace,
+    /// What the last batch had no room for.
+    rest: Bytes,
     ended: Option<Result<(), Fault>>,
 }
 
 impl Gather {
     /// At least one byte; `None` at the end.
-    async fn batch(&mut self) -> Result<Option<Vec<Bytes>>, Fault> {
-        let mut chunks = Vec::new();
-        let mut bytes = 0;
-        while bytes < BATCH && self.ended.is_none() {
-            let next = if chunks.is_empty() {
+    async fn batch(&mut self) -> Result<Option<Bytes>, Fault> {
+        let mut batch = Vec::new();
+        self.move_rest(&mut batch);
+        while batch.len() < BATCH && self.ended.is_none() {
+            let next = if batch.is_empty() {
                 self.pace.wait(self.body.next()).await
             } else {
                 match self.body.next().now_or_never() {
@@ -312,18 +301,28 @@ impl Gather {
                     self.pace.took(chunk.len());
                     let skipped = self.skip.min(chunk.len() as u64);
                     self.skip -= skipped;
-                    let chunk = chunk.slice(skipped as usize..);
-                    bytes += chunk.len();
-                    if !chunk.is_empty() {
-                        chunks.push(chunk);
-                    }
+                    self.rest = chunk.slice(skipped as usize..);
+                    self.move_rest(&mut batch);
                 }
             }
         }
-        match (chunks.is_empty(), self.ended) {
-            (false, _) => Ok(Some(chunks)),
+        match (batch.is_empty(), self.ended) {
+            (false, _) => Ok(Some(batch.into())),
             (true, Some(Err(fault))) => Err(fault),
             (true, _) => Ok(None),
+        }
+    }
+
+    /// Moves as much of the rest into the batch as it has room for.
+    fn move_rest(&mut self, batch: &mut Vec<u8>) {
+        let moved = self.rest.split_to(self.rest.len().min(BATCH - batch.len()));
+        if !batch.is_empty() && batch.capacity() - batch.len() < moved.len() {
+            batch.reserve_exact(BATCH - batch.len());
+        }
+        batch.extend_from_slice(&moved);
+        if self.rest.is_empty() {
+            // An empty slice keeps its buffer alive as well.
+            self.rest = Bytes::new();
         }
     }
 }
