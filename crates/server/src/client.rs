@@ -19,6 +19,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 /// Connections that are kept open to one upstream while nobody needs them.
 const IDLE_CONNECTIONS: usize = 16;
 const IDLE_FOR: Duration = Duration::from_secs(60);
+/// A pause that lets other work give descriptors back.
+const EXHAUSTED: Duration = Duration::from_millis(50);
 /// The largest head of an answer over HTTP/2, in bytes; over HTTP/1 at most [`HEADERS`] lines.
 const HEAD: u32 = 64 * 1024;
 const HEADERS: usize = 128;
@@ -110,7 +112,8 @@ impl Http for Client {
         let mut built = reqwest::Request::new(request.method, request.url);
         *built.headers_mut() = request.headers;
         *built.body_mut() = request.body.map(Into::into);
-        let answer = tokio::time::timeout(request.connect + request.first_byte, client.execute(built)).await;
+        let answer =
+            tokio::time::timeout(request.connect + request.first_byte, execute(&client, built)).await;
         let response = answer.map_err(|_| Fault::Timeout)?.map_err(|error| {
             let fault = fault(&error);
             tracing::debug!(error = %causes(&error.without_url()), "an upstream request failed");
@@ -182,6 +185,34 @@ impl Resolve for Resolver {
 }
 
 /// What went wrong, read from the chain of causes.
+/// Waits while the process is out of descriptors: that is no fault of upstream's, and nothing to hold against it.
+async fn execute(client: &reqwest::Client, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+    loop {
+        // Bodies are bytes, which can be sent again.
+        let Some(again) = request.try_clone() else {
+            return client.execute(request).await;
+        };
+        match client.execute(again).await {
+            Err(error) if is_exhausted(&error) => tokio::time::sleep(EXHAUSTED).await,
+            other => return other,
+        }
+    }
+}
+
+fn is_exhausted(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(current) = cause {
+        let code = current
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error);
+        if matches!(code, Some(libc::EMFILE | libc::ENFILE)) {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
+
 fn fault(error: &reqwest::Error) -> Fault {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {

@@ -53,6 +53,8 @@ struct Link {
     pending: Mutex<Pending>,
     queued: AtomicUsize,
     healthy: AtomicBool,
+    /// The disk had no space for the last write that failed.
+    full: AtomicBool,
     /// Rows may be missing, or name what is gone.
     lossy: AtomicBool,
     readers: Mutex<Vec<(u64, Connection)>>,
@@ -113,6 +115,7 @@ impl Index {
             pending: Mutex::default(),
             queued: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
+            full: AtomicBool::new(false),
             lossy: AtomicBool::new(false),
             readers: Mutex::default(),
             opening: AtomicU64::new(0),
@@ -134,6 +137,11 @@ impl Index {
     /// Whether the last write succeeded.
     pub(crate) fn healthy(&self) -> bool {
         self.link.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk was full since this was last asked.
+    pub(crate) fn take_full(&self) -> bool {
+        self.link.full.swap(false, Ordering::Relaxed)
     }
 
     /// Whether writes were lost or the database was replaced since this was last asked.

@@ -138,7 +138,7 @@ impl Layout {
     pub(crate) fn publish(&self, file: NamedTempFile, digest: &Digest) -> io::Result<Stamp> {
         failpoint("store::rename")?;
         let file = file.persist(self.object(digest))?;
-        stamp(&file)
+        Ok(Stamp::of(&file.metadata()?))
     }
 
     /// Makes the name last.
@@ -150,8 +150,15 @@ impl Layout {
     pub(crate) fn open(&self, digest: &Digest) -> io::Result<(File, Stamp)> {
         failpoint("store::open")?;
         let file = File::open(self.object(digest))?;
-        let stamp = stamp(&file)?;
+        let stamp = Stamp::of(&file.metadata()?);
         Ok((file, stamp))
+    }
+
+    /// Of the file that bears the object's name now, if any does.
+    pub(crate) fn stamp(&self, digest: &Digest) -> Option<Stamp> {
+        fs::metadata(self.object(digest))
+            .ok()
+            .map(|meta| Stamp::of(&meta))
     }
 
     /// Whether there is no such file, for certain.
@@ -194,20 +201,16 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn stamp(file: &File) -> io::Result<Stamp> {
-    let meta = file.metadata()?;
-    Ok(Stamp {
-        size: meta.len(),
-        mtime: meta
-            .mtime()
-            .saturating_mul(1_000_000_000)
-            .saturating_add(meta.mtime_nsec()),
-        ctime: meta
-            .ctime()
-            .saturating_mul(1_000_000_000)
-            .saturating_add(meta.ctime_nsec()),
-        inode: meta.ino() as i64,
-    })
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Stamp {
+        let nanoseconds = |seconds: i64, more| seconds.saturating_mul(1_000_000_000).saturating_add(more);
+        Stamp {
+            size: meta.len(),
+            mtime: nanoseconds(meta.mtime(), meta.mtime_nsec()),
+            ctime: nanoseconds(meta.ctime(), meta.ctime_nsec()),
+            inode: meta.ino() as i64,
+        }
+    }
 }
 
 /// Hashes a whole file, from its start, in pieces of 256 KiB. `pace` is called with the size of each piece.

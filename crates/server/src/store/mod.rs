@@ -243,10 +243,10 @@ impl Blobs for Store {
     }
 
     async fn stored(&self, digest: Digest) -> Option<Object> {
-        let (file, size, pin) = self.opened(digest).await?;
+        let (file, stamp, pin) = self.opened(digest).await?;
         Some(Object {
             file,
-            size,
+            stamp,
             pin,
             share: self.0.chunks.share(),
         })
@@ -265,14 +265,14 @@ impl Blobs for Store {
             self.0.touch(digest);
             return Some(bytes);
         }
-        let (file, size, pin) = self.opened(digest).await?;
-        let size = usize::try_from(size).ok().filter(|&size| size <= max)?;
+        let (file, stamp, pin) = self.opened(digest).await?;
+        let size = usize::try_from(stamp.size).ok().filter(|&size| size <= max)?;
         let read = self.0.on_disk(move |_| {
             let mut bytes = vec![0; size];
             match layout::read_at(&file, &mut bytes, 0) {
                 Ok(read) if read == size => Some(Bytes::from(bytes)),
                 _ => {
-                    pin.shared.quarantine(&digest, "it cannot be read");
+                    pin.shared.quarantine(&digest, stamp, "it cannot be read");
                     None
                 }
             }
@@ -297,19 +297,19 @@ impl Store {
 
     /// The object's file, if it is there and can be trusted. One that the index does not vouch for is hashed first, for as
     /// long as that takes.
-    async fn opened(&self, digest: Digest) -> Option<(File, u64, Pin)> {
-        if let Found::Sound(file, size, pin) = self.0.on_disk(move |shared| shared.open(digest)).await?? {
-            return Some((file, size, pin));
+    async fn opened(&self, digest: Digest) -> Option<(File, Stamp, Pin)> {
+        if let Found::Sound(file, stamp, pin) = self.0.on_disk(move |shared| shared.open(digest)).await?? {
+            return Some((file, stamp, pin));
         }
         // Who waited here for another's hashing finds it done.
         let _turn = self.0.adopting.acquire().await.ok()?;
         match self.0.on_disk(move |shared| shared.open(digest)).await?? {
-            Found::Sound(file, size, pin) => Some((file, size, pin)),
+            Found::Sound(file, stamp, pin) => Some((file, stamp, pin)),
             Found::Unknown(file, stamp, pin) => {
                 let adopted = tokio::task::spawn_blocking(move || {
                     pin.shared
                         .adopt(digest, &file, stamp)
-                        .then_some((file, stamp.size, pin))
+                        .then_some((file, stamp, pin))
                 });
                 adopted.await.ok()?
             }
@@ -321,7 +321,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Object {
     file: File,
-    size: u64,
+    stamp: Stamp,
     pin: Pin,
     share: body::Share,
 }
@@ -330,13 +330,20 @@ impl Stored for Object {
     type Body = Body;
 
     fn size(&self) -> u64 {
-        self.size
+        self.stamp.size
     }
 
     fn body(self, span: ByteSpan) -> Body {
-        body::from_file(Arc::new(self.file), span, self.share, self.pin, |pin, error| {
-            pin.shared.quarantine(&pin.digest, &error.to_string());
-        })
+        let keep = (self.pin, self.stamp);
+        body::from_file(
+            Arc::new(self.file),
+            span,
+            self.share,
+            keep,
+            |(pin, stamp), error| {
+                pin.shared.quarantine(&pin.digest, *stamp, &error.to_string());
+            },
+        )
     }
 }
 
@@ -419,7 +426,7 @@ impl Shared {
             .object(&digest)
             .is_some_and(|known| known.stamp == stamp);
         Some(if known {
-            Found::Sound(file, stamp.size, pin)
+            Found::Sound(file, stamp, pin)
         } else {
             Found::Unknown(file, stamp, pin)
         })
@@ -442,31 +449,44 @@ impl Shared {
                 true
             }
             Ok(false) => {
-                self.quarantine(&digest, "its bytes have changed");
+                self.quarantine(&digest, stamp, "its bytes have changed");
                 false
             }
             Err(error) => {
-                self.quarantine(&digest, &error.to_string());
+                self.quarantine(&digest, stamp, &error.to_string());
                 false
             }
         }
     }
 
-    /// Takes an object out of the store because it cannot be trusted. The next request fetches it anew.
-    fn quarantine(&self, digest: &Digest, why: &str) {
+    /// Takes a file out of the store because it cannot be trusted. The next request fetches the object anew. What has been
+    /// stored in its place meanwhile stays.
+    fn quarantine(&self, digest: &Digest, damaged: Stamp, why: &str) {
+        let _books = self.books.lock();
+        if self
+            .layout
+            .stamp(digest)
+            .is_none_or(|there| there.inode != damaged.inode)
+        {
+            return;
+        }
         tracing::error!(%digest, why, "a stored object is damaged; it is removed and will be fetched again");
         self.counts.quarantined.fetch_add(1, Ordering::Relaxed);
-        if !self.discard(digest) {
+        if !self.remove(digest) {
             // What cannot be removed is at least not vouched for.
-            let _books = self.books.lock();
             self.strike(digest);
         }
     }
 
     /// Removes an object, file and row. False when the disk does not let go of it.
     fn discard(&self, digest: &Digest) -> bool {
-        self.hot.remove(digest);
         let _books = self.books.lock();
+        self.remove(digest)
+    }
+
+    /// As [`Shared::discard`], for who holds the books.
+    fn remove(&self, digest: &Digest) -> bool {
+        self.hot.remove(digest);
         if let Err(error) = self.layout.remove(digest) {
             self.trouble(&error);
             return false;
@@ -542,8 +562,8 @@ impl Shared {
 
 /// An object's file.
 enum Found {
-    /// As the index knows it; its size.
-    Sound(File, u64, Pin),
+    /// As the index knows it.
+    Sound(File, Stamp, Pin),
     /// The index does not know it, or knows it otherwise.
     Unknown(File, Stamp, Pin),
 }

@@ -25,6 +25,8 @@ const SCRUB_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::
 const SCRUB_RATE: f64 = 32e6;
 /// The record of the object scrubbed last.
 const SCRUBBED: &str = "scrubbed";
+/// Bytes given up for an index that has no space to grow.
+const FOR_INDEX: u64 = 1 << 20;
 /// Bytes written to see whether the disk takes them.
 const PROBE: u64 = 4096;
 
@@ -110,6 +112,9 @@ impl Shared {
     /// While the disk or the index is in trouble, tries whether it works again, so that no pull has to find out.
     fn probe(&self) {
         if !self.index.healthy() {
+            if self.index.take_full() {
+                self.relieve(FOR_INDEX);
+            }
             // Any write shows whether it works again.
             self.index.purge(seconds() as i64);
         }
@@ -177,14 +182,14 @@ impl Shared {
         let Some((digest, entry)) = self.index.after(last.as_ref(), 1).into_iter().next() else {
             return (None, 0);
         };
-        let Ok((file, _)) = self.layout.open(&digest) else {
+        let Ok((file, stamp)) = self.layout.open(&digest) else {
             return (Some(digest), 0);
         };
         let paced = |read| std::thread::sleep(Duration::from_secs_f64(read as f64 / SCRUB_RATE));
         match rehash(&file, &digest, paced) {
             Ok(true) => {}
-            Ok(false) => self.quarantine(&digest, "its bytes have rotted"),
-            Err(error) => self.quarantine(&digest, &error.to_string()),
+            Ok(false) => self.quarantine(&digest, stamp, "its bytes have rotted"),
+            Err(error) => self.quarantine(&digest, stamp, &error.to_string()),
         }
         self.index
             .put(SCRUBBED, Some(Bytes::from(digest.to_string())), None);

@@ -92,6 +92,14 @@ pub(super) fn damaged(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether there was no space for a write, or for the memory that a journal's readers share.
+pub(super) fn full(error: &rusqlite::Error) -> bool {
+    let rusqlite::Error::SqliteFailure(error, _) = error else {
+        return false;
+    };
+    error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+}
+
 /// Moves the database and its journals out of the way; the last one set aside is kept.
 pub(super) fn set_aside(path: &Path) -> PathBuf {
     let aside = path.with_extension("db.aside");

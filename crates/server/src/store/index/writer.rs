@@ -12,7 +12,7 @@ use bytes::Bytes;
 use entrepot_oci::Digest;
 use rusqlite::{Connection, params};
 
-use super::database::{damaged, identity, open, set_aside};
+use super::database::{damaged, full, identity, open, set_aside};
 use super::{Entry, Link, key_of};
 use crate::store::layout::failpoint;
 
@@ -64,6 +64,7 @@ impl Writer {
         if let Err(error) = writer.connect() {
             tracing::error!(%error, path = %writer.path.display(), "the index cannot be opened; what is stored is found again once it can");
             writer.link.lost();
+            writer.link.full.store(full(&error), Ordering::Relaxed);
         }
         writer
     }
@@ -128,6 +129,9 @@ impl Writer {
             tracing::error!(%error, path = %self.path.display(), "the index cannot be written; what is stored from now on is found again later");
         }
         self.link.lost();
+        if full(error) {
+            self.link.full.store(true, Ordering::Relaxed);
+        }
         // An error of our own making (a failpoint) does not speak of the file.
         if self.connection.is_some() && matches!(error, rusqlite::Error::SqliteFailure(..)) && damaged(error)
         {
