@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use entrepot_testkit::need;
-use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, Upstream, media, sha256};
+use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, Upstream, media};
 use serde_json::json;
 
 use crate::accounts::{basic, watch, with_account};
@@ -350,7 +350,6 @@ async fn t_ss1_from_https_to_http_is_refused() {
         "{answer:?}"
     );
 
-    let digest = sha256(b"x");
     let own = tls.url.replace("https", "http");
     for (n, location) in [
         format!("{}/x", plain.url()),
@@ -368,12 +367,8 @@ async fn t_ss1_from_https_to_http_is_refused() {
         );
         tls.serve(&format!("/v2/team/app{n}/manifests/1"), redirect.as_bytes());
         tls.serve(&format!("/v2/team/app{n}/manifests/2"), challenge.as_bytes());
-        tls.serve(&format!("/v2/team/app{n}/blobs/{digest}"), redirect.as_bytes());
-        for tail in [
-            "manifests/1".to_owned(),
-            "manifests/2".to_owned(),
-            format!("blobs/{digest}"),
-        ] {
+        tls.serve(&format!("/v2/team/app{n}/tags/list"), redirect.as_bytes());
+        for tail in ["manifests/1", "manifests/2", "tags/list"] {
             let answer = bench.get(format!("/v2/tls.test/team/app{n}/{tail}")).send().await;
             assert_error(&answer, 502, "UNKNOWN");
             assert!(answer.text().contains("plain http"), "{answer:?}");
