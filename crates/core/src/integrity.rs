@@ -85,19 +85,21 @@ pub fn described(reference: &Reference, reply: &Reply) -> Result<Option<Describe
     })
 }
 
-/// Holds upstream to the size that a manifest of the same repository gives for a blob (T-BI6).
+/// Holds upstream to the size that a manifest of the same repository gives for a blob (T-BI6). No bytes at all are known
+/// to be wrong before they are read, which matters: an empty answer is over with its head, and cannot be broken off.
 ///
 /// Errors: `SizeMismatch`.
 pub fn blob_size(digest: &Digest, described: Option<u64>, found: u64) -> Result<(), Failure> {
-    match described {
-        Some(described) if described != found => Err(Failure::new(
-            Reason::SizeMismatch,
-            format!(
-                "upstream has {found} bytes for {digest}, of which its manifest says {described}; nothing was kept"
-            ),
-        )),
-        _ => Ok(()),
-    }
+    let public = match described {
+        Some(described) if described != found => format!(
+            "upstream has {found} bytes for {digest}, of which its manifest says {described}; nothing was kept"
+        ),
+        _ if found == 0 && *digest != Digest::of(digest.algorithm(), b"") => {
+            format!("upstream has no bytes for {digest}, which some bytes must hash to; nothing was kept")
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::new(Reason::SizeMismatch, public))
 }
 
 /// A manifest that is larger than any may be.
@@ -228,6 +230,11 @@ mod tests {
         let digest = EMPTY.parse().unwrap();
         assert_eq!(blob_size(&digest, None, 5), Ok(()));
         assert_eq!(blob_size(&digest, Some(5), 5), Ok(()));
+        assert_eq!(blob_size(&Digest::sha256(b""), None, 0), Ok(()));
+        assert!(
+            blob_size(&digest, None, 0).is_err(),
+            "nothing hashes to something else"
+        );
         for found in [0, 4, 6, u64::MAX] {
             let failure = blob_size(&digest, Some(5), found).unwrap_err();
             assert_eq!(failure.reason, Reason::SizeMismatch);

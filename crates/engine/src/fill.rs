@@ -2,6 +2,7 @@
 
 use entrepot_core::event::Event;
 use entrepot_core::failure::{Failure, Reason};
+use entrepot_core::integrity;
 use entrepot_core::upstream::{Verb, What};
 use entrepot_oci::Digest;
 
@@ -49,10 +50,10 @@ impl<H: Host> Engine<H> {
         let mut exchange = self.exchange(place, What::Blob(digest), Verb::Get, None).await?;
         let (mut reply, mut body) = self.begin(&mut exchange).await?;
         let described = self.described_size(place, digest).await;
-        if let Some(size) = reply.size {
-            self.check_size(place, digest, size).await?;
-        }
         let size = reply.size.or(described);
+        if let Some(size) = size {
+            integrity::blob_size(&digest, described, size)?;
+        }
         // Upstream shows it in this repository, whatever becomes of the bytes. Their number is not known before all of
         // them are there: a length that turns out to be wrong must not answer a HEAD.
         self.remember_shown(place, digest, described).await;
