@@ -1,4 +1,5 @@
 //! The engine through its ports: every step in order, against a scripted upstream, in virtual time.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test does")]
 
 mod access;
 mod blobs;

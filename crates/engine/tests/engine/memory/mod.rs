@@ -23,7 +23,7 @@ use entrepot_engine::{Engine, Job};
 pub(crate) use client::{Answered, Ask, Asked};
 pub(crate) use clock::Clock;
 pub(crate) use flights::Flights;
-pub(crate) use store::Store;
+pub(crate) use store::{HELD_BACK, Store};
 pub(crate) use upstream::{Said, Upstream, get, head};
 
 /// See the module.

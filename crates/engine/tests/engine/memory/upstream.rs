@@ -73,16 +73,22 @@ impl Said {
         self
     }
 
-    /// The request must ask for this range; otherwise for none. The body given is the whole object.
-    pub(crate) fn range(mut self, first: usize, last: Option<usize>) -> Said {
+    /// The request must ask for this range; otherwise for none.
+    pub(crate) fn wants(mut self, first: usize, last: Option<usize>) -> Said {
         let end = last.map(|last| last.to_string()).unwrap_or_default();
         self.range = Some(format!("bytes={first}-{end}"));
+        self
+    }
+
+    /// As [`Said::wants`], and gets it. The body given so far is the whole object.
+    pub(crate) fn range(self, first: usize, last: Option<usize>) -> Said {
         let size = self.body.len();
-        let last = last.unwrap_or(size - 1);
-        self.status = 206;
-        self = self.header(CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
-        let part = self.body.slice(first..=last);
-        self.bytes(part)
+        let end = last.unwrap_or(size - 1);
+        let part = self.body.slice(first..=end);
+        self.wants(first, last)
+            .status(206)
+            .header(CONTENT_RANGE, &format!("bytes {first}-{end}/{size}"))
+            .bytes(part)
     }
 
     pub(crate) fn status(mut self, status: u16) -> Said {
@@ -117,6 +123,12 @@ impl Said {
     fn bytes(mut self, bytes: Bytes) -> Said {
         self.headers.insert(CONTENT_LENGTH, bytes.len().into());
         self.body = bytes;
+        self
+    }
+
+    /// The head does not say how long the body is.
+    pub(crate) fn unsized_body(mut self) -> Said {
+        self.headers.remove(CONTENT_LENGTH);
         self
     }
 
