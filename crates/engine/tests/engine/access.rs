@@ -3,7 +3,7 @@
 use entrepot_core::upstream::Fault;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 
-use crate::memory::{Ask, Memory, Said, World, get, head};
+use crate::memory::{Ask, Said, World, get, head};
 use crate::samples::{KNOWN, OURS, PRIVATE, digest, image, private};
 
 const TAG: &str = "app/manifests/v1";
@@ -191,7 +191,7 @@ fn what_the_configuration_calls_public_is_not_asked_about() {
 #[test]
 fn where_nobody_is_anonymous_no_answer_is_for_shared_caches() {
     let text = image("one");
-    let world = Memory::new(&crate::samples::PUBLIC.replace(
+    let world = World::new(&crate::samples::PUBLIC.replace(
         "  sources",
         "  access: { anonymous: false, networks: [\"10.0.0.0/8\"] }\n  sources",
     ));
@@ -208,7 +208,7 @@ fn where_nobody_is_anonymous_no_answer_is_for_shared_caches() {
 fn clients_are_known_by_token_and_a_wrong_one_is_refused() {
     // sha256 of "s3cret"
     let tokens = "tokens: [{ name: \"ci\", sha256: \"1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0\" }]";
-    let world = Memory::new(&PRIVATE.replace("networks: [\"10.0.0.0/8\"]", tokens));
+    let world = World::new(&PRIVATE.replace("networks: [\"10.0.0.0/8\"]", tokens));
     let text = image("one");
     world
         .expect(challenged(get(TAG)))
@@ -230,7 +230,7 @@ fn clients_are_known_by_token_and_a_wrong_one_is_refused() {
 #[test]
 fn a_broken_credential_helper_stops_only_what_must_be_asked_upstream() {
     let text = image("one");
-    let world = Memory::new(&PRIVATE.replace(
+    let world = World::new(&PRIVATE.replace(
         "{ username: \"us\", password: \"pass\" }",
         "{ helper: \"vault\" }",
     ));

@@ -2,14 +2,14 @@
 
 use http::header::{IF_NONE_MATCH, RANGE};
 
-use crate::memory::{Ask, HELD_BACK, Memory, World, get, head};
+use crate::memory::{Ask, HELD_BACK, World, get, head};
 use crate::samples::{PUBLIC, digest, image, index};
 
 const LAYER: &[u8] =
     b"a layer, long enough that its beginning may be seen before its end is known to be right";
 
 fn world() -> World {
-    Memory::new(&PUBLIC.replace("mirror: true", "mirror: false"))
+    World::new(&PUBLIC.replace("mirror: true", "mirror: false"))
 }
 
 fn blob() -> String {
@@ -17,7 +17,7 @@ fn blob() -> String {
 }
 
 fn is_empty(world: &World) {
-    assert_eq!(world.store.snapshot(), Memory::new(PUBLIC).store.snapshot());
+    assert_eq!(world.store.snapshot(), World::new(PUBLIC).store.snapshot());
 }
 
 #[test]

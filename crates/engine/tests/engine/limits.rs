@@ -2,14 +2,14 @@
 
 use http::Method;
 
-use crate::memory::{Ask, Memory, World, get, head};
+use crate::memory::{Ask, World, get, head};
 use crate::samples::{KNOWN, PRIVATE, PUBLIC, digest, image};
 
 const TAG: &str = "app/manifests/v1";
 
 /// Two pulls a minute, so twenty requests.
 fn world() -> World {
-    Memory::new(&format!(
+    World::new(&format!(
         "  rate_limit: {{ anonymous: \"2/min\", burst: 2 }}\n{PUBLIC}"
     ))
 }
@@ -57,7 +57,7 @@ fn pulls_are_counted_exactly_and_heads_and_blobs_are_not_pulls() {
 /// Who is refused by the limit learns nothing and costs nothing, not even a question upstream.
 #[test]
 fn the_limit_comes_before_everything_that_costs_something() {
-    let world = Memory::new(&format!(
+    let world = World::new(&format!(
         "  rate_limit: {{ anonymous: \"1/min\", burst: 1 }}{PRIVATE}"
     ));
     world.expect(head(TAG).status(404));
@@ -100,7 +100,7 @@ fn all_requests_are_bounded_tenfold_whatever_becomes_of_them() {
 
 #[test]
 fn known_clients_are_not_limited() {
-    let world = Memory::new(&format!(
+    let world = World::new(&format!(
         "  rate_limit: {{ anonymous: \"1/min\", burst: 1 }}{PRIVATE}"
     ));
     world.expect(get(TAG).manifest(&image("one")));

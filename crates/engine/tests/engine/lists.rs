@@ -3,7 +3,7 @@
 use entrepot_core::upstream::Fault;
 use http::header::{LINK, RETRY_AFTER, WWW_AUTHENTICATE};
 
-use crate::memory::{Ask, Memory, Said, World, get};
+use crate::memory::{Ask, Said, World, get};
 use crate::samples::{KNOWN, OURS, digest, image, index, private, public};
 
 const TAGS: &str = "app/tags/list";
@@ -151,7 +151,7 @@ fn a_list_that_is_gone_is_gone_and_one_that_was_refused_is_denied() {
 
 #[test]
 fn past_max_stale_a_lists_failure_is_passed_on() {
-    let world = Memory::new(&format!(
+    let world = World::new(&format!(
         "  cache: {{ max_stale: \"1d\" }}\n{}",
         crate::samples::PUBLIC
     ));

@@ -2,7 +2,7 @@
 
 use entrepot_oci::Digest;
 
-use crate::memory::{Memory, World};
+use crate::memory::World;
 
 /// One public registry, for a tag's hour.
 pub(crate) const PUBLIC: &str =
@@ -27,11 +27,11 @@ pub(crate) const OURS: &str = "Basic dXM6cGFzcw==";
 pub(crate) const KNOWN: &str = "10.0.0.1";
 
 pub(crate) fn public() -> World {
-    Memory::new(PUBLIC)
+    World::new(PUBLIC)
 }
 
 pub(crate) fn private() -> World {
-    Memory::new(PRIVATE)
+    World::new(PRIVATE)
 }
 
 /// An OCI image; `mark` makes it another one.

@@ -4,7 +4,7 @@ use entrepot_core::upstream::Fault;
 use http::HeaderName;
 use http::header::RETRY_AFTER;
 
-use crate::memory::{Answered, Ask, Memory, Said, World, get, head};
+use crate::memory::{Answered, Ask, Said, World, get, head};
 use crate::samples::{KNOWN, OURS, PRIVATE, PUBLIC, digest, image, private, public};
 
 const TAG: &str = "app/manifests/v1";
@@ -217,7 +217,7 @@ fn a_new_digest_that_is_a_lie_leaves_the_old_one() {
 fn past_max_stale_the_failure_is_passed_on() {
     let text = image("one");
     let world = held(
-        Memory::new(&format!("  cache: {{ max_stale: \"1d\" }}\n{PUBLIC}")),
+        World::new(&format!("  cache: {{ max_stale: \"1d\" }}\n{PUBLIC}")),
         &text,
     );
     world.advance(HOUR + 86_400.0);
@@ -267,7 +267,7 @@ fn t_uf2_a_tag_that_is_gone_is_kept_or_dropped_as_told() {
     assert!(keep.store.records("absent").is_empty());
 
     let yaml = PUBLIC.replace("mirror: true", "mirror: true, on_gone: \"follow\"");
-    let follow = held(Memory::new(&yaml), &text);
+    let follow = held(World::new(&yaml), &text);
     follow.advance(HOUR);
     follow.expect(head(TAG).status(404));
     assert_eq!(follow.get(TAG).brief(), "404 MANIFEST_UNKNOWN");
@@ -328,7 +328,7 @@ fn t_uf2_a_refusal_denies_what_rests_on_credentials() {
 fn a_refusal_leaves_public_content_of_a_source_with_credentials() {
     let text = image("one");
     let tag = "open/app/manifests/v1";
-    let world = Memory::new(PRIVATE);
+    let world = World::new(PRIVATE);
     world.expect(
         get(tag)
             .status(401)
@@ -344,7 +344,7 @@ fn a_refusal_leaves_public_content_of_a_source_with_credentials() {
 #[test]
 fn a_low_budget_is_not_spent_on_what_is_held() {
     let text = image("one");
-    let world = Memory::new(&format!("  cache: {{ manifest_ttl: \"10m\" }}\n{PUBLIC}"));
+    let world = World::new(&format!("  cache: {{ manifest_ttl: \"10m\" }}\n{PUBLIC}"));
     let remaining = HeaderName::from_static("ratelimit-remaining");
     let limit = HeaderName::from_static("ratelimit-limit");
     let said = get(TAG)

@@ -126,6 +126,28 @@ impl Host for Memory {
 }
 
 impl Memory {
+    fn engine(&self) -> Engine<Memory> {
+        Engine::new(
+            self.this
+                .get()
+                .and_then(Weak::upgrade)
+                .expect("whoever runs a job holds the host"),
+        )
+    }
+}
+
+/// A host, and the test's hold on it. When it goes, every request that the test expected must have come.
+pub(crate) struct World(Arc<Memory>);
+
+impl std::ops::Deref for World {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.0
+    }
+}
+
+impl World {
     /// A host for the configuration in `yaml`, everything below `proxy:` but the endpoint.
     pub(crate) fn new(yaml: &str) -> World {
         let text = format!("proxy:\n  endpoint: \"https://mirror.example.com\"\n{yaml}");
@@ -151,28 +173,6 @@ impl Memory {
         World(host)
     }
 
-    fn engine(&self) -> Engine<Memory> {
-        Engine::new(
-            self.this
-                .get()
-                .and_then(Weak::upgrade)
-                .expect("whoever runs a job holds the host"),
-        )
-    }
-}
-
-/// A host, and the test's hold on it. When it goes, every request that the test expected must have come.
-pub(crate) struct World(Arc<Memory>);
-
-impl std::ops::Deref for World {
-    type Target = Memory;
-
-    fn deref(&self) -> &Memory {
-        &self.0
-    }
-}
-
-impl World {
     pub(crate) fn expect(&self, said: Said) -> &World {
         self.upstream.expect(said);
         self
