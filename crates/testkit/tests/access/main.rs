@@ -4,14 +4,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod budget;
 mod closed;
+mod cost;
 mod crossing;
 mod guarded;
 mod isolation;
 mod known;
 mod limits;
 mod limits_by_address;
+mod manifests;
 mod negative;
 mod negotiation;
 mod public;
 mod realm;
+mod sizes;
