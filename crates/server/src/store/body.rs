@@ -70,8 +70,6 @@ struct Shared {
 /// Bytes that are given back to the budget when the connection has let go of them.
 struct Chunk {
     bytes: Vec<u8>,
-    /// What it may hold.
-    taken: usize,
     of: Arc<Shared>,
 }
 
@@ -108,24 +106,19 @@ impl Share {
     /// Takes memory for the next chunk, of which `most` bytes can be used.
     fn take(&self, most: u64) -> Chunk {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
+        // Of few sizes only, so that the memory of one serves the next.
         let size = |held: usize| {
-            (BUDGET.saturating_sub(held) / PART)
-                .clamp(*CHUNK.start(), *CHUNK.end())
-                .min(most)
+            let part = (BUDGET.saturating_sub(held) / PART).clamp(*CHUNK.start(), *CHUNK.end());
+            (1 << part.ilog2()).min(most)
         };
-        let before = self
-            .0
-            .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                Some(held + size(held))
-            });
-        let taken = size(before.unwrap_or_else(|held| held));
+        let mut taken = 0;
+        let _ = self.0.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            taken = size(held);
+            Some(held + taken)
+        });
         self.0.chunk.store(taken, Ordering::Release);
-        Chunk {
-            bytes: Vec::new(),
-            taken,
-            of: self.0.clone(),
-        }
+        // Allocated here and not where it is read: each of those many threads would gather free memory of its own.
+        Chunk { bytes: vec![0; taken], of: self.0.clone() }
     }
 }
 
@@ -137,7 +130,7 @@ impl AsRef<[u8]> for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        self.of.held.fetch_sub(self.taken, Ordering::Relaxed);
+        self.of.held.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
         self.of.chunk.store(0, Ordering::Release);
         self.of.sent.wake();
     }
@@ -214,7 +207,6 @@ pub(crate) fn following(place: Place, span: ByteSpan, share: Share) -> Body {
 /// Up to a chunk of bytes from `at`, never none.
 async fn read(file: Arc<File>, at: u64, mut chunk: Chunk) -> std::io::Result<Bytes> {
     let read = tokio::task::spawn_blocking(move || {
-        chunk.bytes.resize(chunk.taken, 0);
         let read = read_at(&file, &mut chunk.bytes, at)?;
         chunk.bytes.truncate(read);
         Ok::<_, std::io::Error>(chunk)
