@@ -33,6 +33,7 @@ pub struct Setup {
     more_sources: Vec<BTreeMap<String, String>>,
     env: Vec<(String, String)>,
     open_files: Option<u64>,
+    directory: Option<std::path::PathBuf>,
 }
 
 impl Bench {
@@ -68,6 +69,7 @@ impl Bench {
             more_sources: Vec::new(),
             env: Vec::new(),
             open_files: None,
+            directory: None,
         }
     }
 
@@ -164,6 +166,12 @@ impl Setup {
         self
     }
 
+    /// Stores in this directory instead of a temporary one.
+    pub fn directory(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
     /// The configuration as it would be written.
     pub fn yaml(&self) -> String {
         let mut text = String::from("proxy:\n");
@@ -197,6 +205,10 @@ impl Setup {
             });
         let builder = match self.open_files {
             Some(limit) => builder.open_files(limit),
+            None => builder,
+        };
+        let builder = match self.directory {
+            Some(directory) => builder.cache(directory),
             None => builder,
         };
         let mirror = builder.start();
