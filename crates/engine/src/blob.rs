@@ -145,9 +145,15 @@ impl<H: Host> Engine<H> {
 
     /// HEADs a blob, and remembers upstream's yes or no.
     pub(crate) async fn show(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Failure> {
-        // Another may have asked since this request looked.
-        if let Some(Shown { size: Some(size), .. }) = self.shown(place, digest).await {
-            return Ok(Some(size));
+        // Another may have asked, or filled it, since this request looked.
+        match self.shown(place, digest).await {
+            Some(Shown { size: Some(size), .. }) => return Ok(Some(size)),
+            Some(Shown { size: None, .. }) => {
+                if let Some(stored) = self.host.blobs().stored(digest).await {
+                    return Ok(Some(stored.size()));
+                }
+            }
+            None => {}
         }
         match self.ask(place, What::Blob(digest), Verb::Head).await {
             Ok((reply, _)) => {

@@ -85,7 +85,6 @@ impl<H: Host> Engine<H> {
 
     /// The list as upstream has it, and whether another request fetched it.
     async fn newest(&self, place: &Place, ask: &ListAsk) -> Result<(ListRecord, bool), Failure> {
-        self.absent(place, &ask.what()).await?;
         let flown = self.fly(Work::List(place.clone(), ask.clone())).await;
         match flown.landed? {
             Landed::List(record) => Ok((record, flown.shared)),

@@ -114,7 +114,6 @@ impl<H: Host> Engine<H> {
         reference: Reference,
         head: bool,
     ) -> Result<Found, Failure> {
-        self.absent(place, &What::Manifest(reference.clone())).await?;
         let work = if head {
             Work::Look(place.clone(), reference)
         } else {

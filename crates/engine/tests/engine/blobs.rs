@@ -284,6 +284,7 @@ fn t_bi6_a_blob_of_another_size_than_its_manifest_says_is_502_and_not_kept() {
                 answered.brief() == "502 SIZE_INVALID" || !answered.whole,
                 "{said}: {answered:?}"
             );
+            world.advance(60.0);
             assert_eq!(world.store.objects(), [digest(&text)], "{said}");
         }
     }

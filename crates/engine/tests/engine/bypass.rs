@@ -77,11 +77,14 @@ fn ranges_pass_through_and_are_checked() {
         .expect(get(&blob()).blob(LAYER));
     let whole = world.answer(part("0-"));
     assert_eq!((whole.status.as_u16(), &whole.body[..]), (206, LAYER));
-    // An upstream that sends everything does not get to pass it off as a part.
-    world
-        .expect(head(&blob()).blob(LAYER))
-        .expect(get(&blob()).blob(LAYER).wants(2, Some(6)));
-    assert_eq!(world.answer(part("2-6")).status, 502);
+    // Neither everything, nor less, nor as many other bytes pass for the part.
+    let asked = || get(&blob()).blob(LAYER).wants(2, Some(6));
+    let short = get(&blob()).blob(&LAYER[..5]).range(2, Some(4)).wants(2, Some(6));
+    let other = get(&blob()).blob(&LAYER[..5]).wants(2, Some(6));
+    for said in [asked(), short, other] {
+        world.expect(head(&blob()).blob(LAYER)).expect(said.clone());
+        assert_eq!(world.answer(part("2-6")).status, 502, "{said:?}");
+    }
     is_empty(&world);
 }
 

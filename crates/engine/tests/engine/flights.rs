@@ -224,3 +224,73 @@ fn known_and_anonymous_clients_may_share_a_flight_but_not_its_headers() {
     assert_eq!(known.header("cache-control"), Some("private, no-store"));
     assert!(anonymous.header("cache-control").unwrap().starts_with("public"));
 }
+
+/// Whenever the second of two requests comes, before, while or after the first one's flight lands, upstream is asked once.
+#[test]
+fn a_request_that_just_misses_a_flight_sees_what_it_brought() {
+    let text = image("one");
+    let by_digest = format!("app/manifests/{}", digest(&text));
+    let blob = format!("app/blobs/{}", digest(b"a layer"));
+    let tags = "app/tags/list";
+    let v1 = "app/manifests/v1";
+    let list = || get(tags).json(r#"{"name":"app","tags":["v1"]}"#);
+    let cases = [
+        (
+            public as fn() -> World,
+            Ask::get(v1),
+            vec![get(v1).manifest(&text)],
+        ),
+        (public, Ask::get(v1), vec![get(v1).status(404)]),
+        (
+            public,
+            Ask::get(&by_digest),
+            vec![get(&by_digest).manifest(&text)],
+        ),
+        (public, Ask::head(v1), vec![head(v1).manifest(&text)]),
+        (public, Ask::get(tags), vec![list()]),
+        (public, Ask::get(tags), vec![get(tags).status(404)]),
+        (public, Ask::get(&blob), vec![get(&blob).blob(b"a layer")]),
+        (public, Ask::head(&blob), vec![head(&blob).blob(b"a layer")]),
+        (private, Ask::get(v1), vec![head(v1).status(401)]),
+        (
+            private,
+            Ask::head(v1),
+            vec![head(v1).manifest(&text), head(v1).manifest(&text)],
+        ),
+        (private, Ask::get(tags), vec![list(), list()]),
+        (
+            held_for_an_hour,
+            Ask::get(v1),
+            vec![head(v1).manifest(&image("held"))],
+        ),
+        (
+            held_for_an_hour,
+            Ask::head(v1),
+            vec![head(v1).manifest(&image("held"))],
+        ),
+    ];
+    for (world, ask, script) in cases {
+        for delay in 0..60 {
+            let world = world();
+            world.store.lag(5);
+            for said in &script {
+                world.expect(said.clone().after(0.007));
+            }
+            let first = world.ask(ask.clone());
+            world.advance(f64::from(delay) / 1000.0);
+            let second = world.ask(ask.clone());
+            world.advance(1.0);
+            let (first, second) = (first.take().unwrap(), second.take().unwrap());
+            assert_eq!(first.status, second.status, "{ask:?} after {delay} ms");
+        }
+    }
+}
+
+/// A tag that is no longer believed.
+fn held_for_an_hour() -> World {
+    let world = public();
+    world.expect(get("app/manifests/v1").manifest(&image("held")));
+    assert_eq!(world.get("app/manifests/v1").brief(), "200 MISS");
+    world.advance(3600.0);
+    world
+}

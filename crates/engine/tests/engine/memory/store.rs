@@ -1,6 +1,6 @@
 //! Objects and records in memory.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -25,6 +25,7 @@ pub(crate) struct Store(Rc<Inner>);
 
 struct Inner {
     clock: Clock,
+    lag: Cell<u64>,
     records: RefCell<BTreeMap<String, (Bytes, Option<u64>)>>,
     objects: RefCell<BTreeMap<Digest, Bytes>>,
     fills: RefCell<BTreeMap<Digest, Rc<Fill>>>,
@@ -45,13 +46,19 @@ struct State {
 
 impl Store {
     pub(crate) fn new(clock: Clock) -> Store {
-        let (records, objects, fills) = Default::default();
+        let (lag, records, objects, fills) = Default::default();
         Store(Rc::new(Inner {
             clock,
+            lag,
             records,
             objects,
             fills,
         }))
+    }
+
+    /// From now on a record that is read arrives so many milliseconds after it was looked up.
+    pub(crate) fn lag(&self, millis: u64) {
+        self.0.lag.set(millis);
     }
 
     /// The keys of the records whose kind is `kind`, as they would be found now.
@@ -85,10 +92,11 @@ impl Store {
 
 impl Meta for Store {
     async fn get(&self, key: &str) -> Option<Bytes> {
-        let (value, until) = self.0.records.borrow().get(key)?.clone();
-        until
-            .is_none_or(|until| self.0.clock.millis() < until)
-            .then_some(value)
+        let found = self.0.records.borrow().get(key).cloned();
+        let now = self.0.clock.millis();
+        self.0.clock.sleep(Duration::from_millis(self.0.lag.get())).await;
+        let (value, until) = found?;
+        until.is_none_or(|until| now < until).then_some(value)
     }
 
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {
