@@ -15,7 +15,9 @@ use crate::config::{Config, Source};
 
 pub use bearer::{MAX_TOKEN_AGE, SigningKey, sign};
 pub use client::{Authorized, Client, Identity, by_network, identify};
-pub use public::{PROBE_TTL, Probed, PublicRecord, after_probe, identity_needed, probe_verdict, probe_wait};
+pub use public::{
+    PROBE_TTL, Probed, PublicRecord, after_probe, identity_needed, probe_verdict, probe_wait, shown,
+};
 pub use token::{MAX_TOKEN_BODY, TokenRequest, token_answer};
 
 /// What a client may have of a repository.

@@ -91,7 +91,10 @@ impl<H: Host> Engine<H> {
         } else {
             Verb::Get
         };
-        let outcome = self.ask(&place, what.clone(), verb).await.map(drop);
+        let outcome = match self.ask(&place, what.clone(), verb).await {
+            Ok((reply, _)) if matches!(what, What::Manifest(_)) => access::shown(&reply),
+            other => other.map(drop),
+        };
         let (record, answer) =
             match access::after_probe(before.as_ref(), outcome.as_ref().copied(), self.host.now().wall) {
                 Probed::Public(record) => (Some(record), Ok(Landed::Public)),

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use entrepot_oci::media::MediaType;
+use http::header;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Reason};
 use crate::freshness::REVALIDATION_WAIT;
 use crate::time::Wall;
+use crate::upstream::Reply;
 
 /// How long an anonymous HEAD's verdict on a repository stands.
 pub const PROBE_TTL: Duration = Duration::from_secs(3600);
@@ -46,6 +49,28 @@ pub fn probe_wait(record: Option<&PublicRecord>) -> Option<Duration> {
     record
         .is_some_and(|record| record.public)
         .then_some(REVALIDATION_WAIT)
+}
+
+/// Whether a 200 to an anonymous HEAD for a manifest is the registry showing one: it names a manifest's type, or the
+/// digest. Anything may answer 200 with a page, and nothing of this answer is ever hashed.
+///
+/// Errors: what upstream did instead.
+pub fn shown(reply: &Reply) -> Result<(), Failure> {
+    let headers = &reply.headers;
+    let typed = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str().ok().and_then(|text| MediaType::parse(text).ok()));
+    let shown = match typed {
+        Some(found) => found.is_some_and(|found| found.is_manifest()),
+        None => headers.contains_key("docker-content-digest"),
+    };
+    if shown {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Reason::UpstreamBadAnswer,
+        "upstream answered an anonymous request with what is not a manifest",
+    ))
 }
 
 /// Judges the outcome of an anonymous HEAD for a manifest of the repository. A 404 says nothing about the repository (a

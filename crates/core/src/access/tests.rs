@@ -266,6 +266,44 @@ fn t_az5_the_anonymous_verdict_stands_for_an_hour() {
     ));
 }
 
+/// T-AZ5: a page that says 200 to everything makes no repository public.
+#[test]
+fn t_az5_only_a_manifest_shows_a_repository() {
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    for (kind, digest, expected) in [
+        (Some(manifest), true, true),
+        (Some(manifest), false, true),
+        (
+            Some("application/vnd.docker.distribution.manifest.list.v2+json; charset=utf-8"),
+            false,
+            true,
+        ),
+        (None, true, true),
+        (None, false, false),
+        (Some("text/html"), true, false),
+        (Some("text/html; charset=utf-8"), false, false),
+        (Some("application/json"), false, false),
+        (Some("nonsense"), true, false),
+    ] {
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = kind {
+            headers.insert("content-type", kind.parse().unwrap());
+        }
+        if digest {
+            headers.insert("docker-content-digest", "sha256:x".parse().unwrap());
+        }
+        let reply = crate::upstream::Reply {
+            status: StatusCode::OK,
+            headers,
+            offset: 0,
+            length: None,
+            size: None,
+            upstream: "https://registry.example.com".parse().unwrap(),
+        };
+        assert_eq!(shown(&reply).is_ok(), expected, "{kind:?} {digest}");
+    }
+}
+
 #[test]
 fn t_cr9_the_challenge_is_made_of_the_endpoint() {
     let mut config = sample::config();

@@ -31,7 +31,7 @@ pub(super) fn read(expected: Expected, parts: &Parts) -> Result<Found, &'static 
         return Err("an encoded body, though identity was asked for");
     }
     let kind = content_type(headers);
-    if expected.document && matches!(kind.as_str(), "text/html" | "application/xhtml+xml") {
+    if expected.document && is_html(&kind) {
         return Err("an HTML page where a document of the registry was expected");
     }
     let length = content_length(headers)?;
@@ -91,6 +91,15 @@ fn part(
         length: Some(covers),
         size: range.size,
     })
+}
+
+/// Whether this is a page for people: HTML, and without a registry's word on which object it is.
+pub(super) fn is_page(headers: &HeaderMap) -> bool {
+    is_html(&content_type(headers)) && !headers.contains_key("docker-content-digest")
+}
+
+fn is_html(kind: &str) -> bool {
+    matches!(kind, "text/html" | "application/xhtml+xml")
 }
 
 fn content_type(headers: &HeaderMap) -> String {

@@ -6,14 +6,16 @@ use http::HeaderMap;
 use super::{What, budget};
 use crate::failure::Reason;
 
-/// What 404 says about the object. A code in the body decides where it fits the question.
+/// What 404 says about the object. A code in the body decides where it fits the question, except for a blob: a blob that
+/// is held for another repository is asked for by HEAD, whose answer has no body, and must not be told from one that
+/// nobody holds, which is asked for by GET (T-AZ1).
 pub(super) fn absence(what: &What, body: &[u8]) -> Reason {
     let codes = error::parse(body);
     let says = |code: &str| codes.iter().any(|error| error.code == code);
     match what {
+        What::Blob(_) => Reason::BlobUnknown,
         _ if says("NAME_UNKNOWN") => Reason::NameUnknown,
         What::Manifest(_) => Reason::ManifestUnknown,
-        What::Blob(_) => Reason::BlobUnknown,
         What::Tags(_) => Reason::NameUnknown,
         // The list of a subject nobody refers to is empty; 404 is a registry without the API (distribution-spec,
         // "Listing Referrers").

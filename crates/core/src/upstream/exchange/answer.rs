@@ -21,8 +21,9 @@ impl Exchange {
         if own && self.trouble.place == 0 && !self.is_blob() {
             let pulled = self.is_pull() && parts.status == StatusCode::OK;
             let standing = self.standing();
+            let (source, departure) = (&self.ask.source, self.hop.departure);
             env.state
-                .observe(&self.ask.source, standing, &parts.headers, env.now.mono, pulled);
+                .observe(source, standing, &parts.headers, env.now.mono, departure, pulled);
         }
         match code {
             200 | 206 => self.found(env, parts),
@@ -69,6 +70,14 @@ impl Exchange {
             }
         };
         if head {
+            // Nothing of it will be hashed, and a captive portal's yes would open the blob to a repository without it.
+            if self.is_blob() && body::is_page(&parts.headers) {
+                let sentence = format!(
+                    "{} answered with an HTML page where a blob was expected",
+                    self.who()
+                );
+                return self.conclude(env, Reason::UpstreamBadAnswer, &sentence);
+            }
             return match found.size {
                 None if self.may_probe() => self.probe(env),
                 size => self.described(&parts, size),

@@ -71,7 +71,7 @@ fn absence_is_named_by_what_was_asked_and_by_the_registry() {
         (tag(hub(), Verb::Head), "", Reason::ManifestUnknown),
         (blob(hub(), Verb::Get), "", Reason::BlobUnknown),
         (blob(hub(), Verb::Head), "", Reason::BlobUnknown),
-        (blob(hub(), Verb::Get), named, Reason::NameUnknown),
+        (blob(hub(), Verb::Get), named, Reason::BlobUnknown),
         (tags(), "", Reason::NameUnknown),
         (referrers(), "", Reason::UpstreamUnsupported),
         (referrers(), named, Reason::NameUnknown),
