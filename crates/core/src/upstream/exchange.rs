@@ -11,6 +11,7 @@ use http::HeaderValue;
 use http::response::Parts;
 use url::Url;
 
+use super::budget::Departure;
 use super::{Ask, Fault, Input, Origin, Step, TokenKey, UpstreamState, Verb};
 use crate::config::Secret;
 use crate::failure::{Failure, Reason};
@@ -79,6 +80,7 @@ struct Hop {
     left: bool,
     presented: Presented,
     challenges: u32,
+    departure: Departure,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +140,7 @@ impl Exchange {
             left: false,
             presented: Presented::Nothing,
             challenges: 0,
+            departure: Departure::default(),
         };
         let body = Body {
             from,

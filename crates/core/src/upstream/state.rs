@@ -7,7 +7,7 @@ use http::HeaderMap;
 use url::Url;
 
 use super::bounded::Bounded;
-use super::budget::Budget;
+use super::budget::{Budget, Departure};
 use super::health::{Breaker, Health, Refused};
 use super::{Origin, Token, TokenKey};
 use crate::config::Source;
@@ -139,10 +139,11 @@ impl UpstreamState {
             .exhausted(now)
     }
 
-    pub(super) fn charge(&mut self, source: &Source, standing: Standing) {
-        if let Some(budget) = self.budgets.get_mut(&(source.name.clone(), standing)) {
-            budget.charge();
-        }
+    /// A request to the registry is about to be sent; `pull`: it costs one of the pulls that are left.
+    pub(super) fn depart(&mut self, source: &Source, standing: Standing, pull: bool) -> Departure {
+        self.budgets
+            .get_mut(&(source.name.clone(), standing))
+            .map_or_else(Departure::default, |budget| budget.depart(pull))
     }
 
     /// `pulled`: this answers a pull that was granted, so that silence means there is no limit.
@@ -152,13 +153,16 @@ impl UpstreamState {
         standing: Standing,
         headers: &HeaderMap,
         now: Mono,
+        departure: Departure,
         pulled: bool,
     ) {
         let key = (source.name.clone(), standing);
-        match Budget::read(headers, now) {
-            Some(budget) => self.budgets.insert(key, budget),
-            None if pulled => self.budgets.remove(&key),
-            None => {}
+        match (Budget::read(headers, now), self.budgets.get_mut(&key)) {
+            (Some(told), Some(budget)) => budget.learn(told, departure),
+            (Some(told), None) => self.budgets.insert(key, told),
+            (None, _) if pulled => self.budgets.remove(&key),
+            (None, Some(budget)) => budget.refund(departure),
+            (None, None) => {}
         }
     }
 
@@ -171,8 +175,7 @@ impl UpstreamState {
         retry_after: Option<Duration>,
     ) -> Option<Duration> {
         let key = (source.name.clone(), standing);
-        let limit = self.budgets.peek(&key).and_then(Budget::limit);
-        let budget = Budget::spent(limit, now, retry_after);
+        let budget = Budget::spent(self.budgets.peek(&key), now, retry_after);
         let wait = budget.exhausted(now);
         self.budgets.insert(key, budget);
         wait

@@ -18,7 +18,8 @@ impl Exchange {
             health.good()
         }
         let own = !self.hop.left;
-        if own && self.trouble.place == 0 && !self.is_blob() {
+        let says_so = own && self.trouble.place == 0 && !parts.status.is_redirection();
+        if says_so && !self.is_blob() {
             let pulled = self.is_pull() && parts.status == StatusCode::OK;
             let standing = self.standing();
             let (source, departure) = (&self.ask.source, self.hop.departure);

@@ -4,6 +4,7 @@ use entrepot_oci::media;
 use http::{HeaderMap, HeaderValue, header};
 use url::Url;
 
+use super::super::budget::Departure;
 use super::super::state::{Scheme, Standing};
 use super::super::{
     Fault, Identity, Origin, Outbound, Step, TokenAsk, TokenKey, Trust, USER_AGENT, Verb, What, origin, token,
@@ -23,6 +24,7 @@ impl Exchange {
             left: false,
             presented: Presented::Nothing,
             challenges: 0,
+            departure: Departure::default(),
         };
         let standing = self.standing();
         if self.is_pull()
@@ -87,8 +89,9 @@ impl Exchange {
         if let Err(refused) = env.state.origin(&origin, env.now.mono).admit(env.now.mono) {
             return self.refused(env, refused);
         }
-        if self.is_pull() && !self.hop.left {
-            env.state.charge(&self.ask.source, self.standing());
+        if !self.hop.left && self.trouble.place == 0 {
+            let (source, standing) = (&self.ask.source, self.standing());
+            self.hop.departure = env.state.depart(source, standing, self.is_pull());
         }
         let source = &self.ask.source;
         self.phase = Phase::Sent;
