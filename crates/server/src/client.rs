@@ -46,6 +46,21 @@ pub(crate) struct Incoming {
     stall: Duration,
 }
 
+#[cfg(test)]
+impl Incoming {
+    /// What a test sends: pieces, and at the end perhaps a break.
+    pub(crate) fn of(
+        pieces: impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
+    ) -> Incoming {
+        use futures_util::TryStreamExt as _;
+        let frames = pieces.map_ok(http_body::Frame::data);
+        Incoming {
+            body: reqwest::Body::wrap(http_body_util::StreamBody::new(frames)),
+            stall: Duration::from_secs(1),
+        }
+    }
+}
+
 impl Incoming {
     /// The next bytes; `None` at the end. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Fault>> {

@@ -82,3 +82,51 @@ impl Wait for Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> Result<Landed, Failure> {
+        Err(Failure::new(Reason::BlobUnknown, "nothing there"))
+    }
+
+    fn lead(flights: &Flights) -> (Leading, Waiting) {
+        match flights.join("key") {
+            Joined::Lead(lead, wait) => (lead, wait),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_hear_the_outcome_and_the_next_leads_anew() {
+        let flights = Flights::default();
+        let (leading, first) = lead(&flights);
+        let Joined::Wait(second) = flights.join("key") else {
+            panic!("two lead")
+        };
+        assert!(matches!(flights.join("another"), Joined::Lead(..)));
+        leading.land(failed());
+        for wait in [first, second] {
+            assert_eq!(wait.landed().await.unwrap_err().reason, Reason::BlobUnknown);
+        }
+        let _ = lead(&flights);
+    }
+
+    /// T-CS6: a leader that panics tells who waits, and the next leads anew; a late end of the old one changes nothing.
+    #[tokio::test]
+    async fn t_cs6_a_leader_that_panics() {
+        let flights = Flights::default();
+        let (leading, wait) = lead(&flights);
+        let panicked = tokio::spawn(async move {
+            let _leading = leading;
+            panic!("on purpose");
+        });
+        assert!(panicked.await.unwrap_err().is_panic());
+        assert_eq!(wait.landed().await.unwrap_err().reason, Reason::Internal);
+        let (leading, _wait) = lead(&flights);
+        assert!(matches!(flights.join("key"), Joined::Wait(_)));
+        drop(leading);
+        let _ = lead(&flights);
+    }
+}

@@ -125,9 +125,7 @@ impl Host for Native {
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| millis(since));
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         // Later than zero, so that core can look back from the first request on.
         let mono = millis(self.started.elapsed()).saturating_add(millis(Duration::from_secs(24 * 3600)));
         Now {
@@ -198,6 +196,7 @@ impl Host for Native {
 }
 
 /// Spawned by name, so that a future that is not `Send` shows here.
+#[expect(clippy::manual_async_fn, reason = "the signature says `Send`")]
 fn run(engine: Engine<Native>, job: Job<Native>) -> impl Future<Output = ()> + Send {
     async move {
         fail::fail_point!("server::job");

@@ -102,10 +102,10 @@ impl Fill {
 
     /// Joins the followers; `None` when the beginning is no longer to be had.
     pub(crate) fn follow(self: &Arc<Fill>) -> Option<Place> {
-        if !self.joinable() {
+        let mut inner = self.inner.lock();
+        if !self.joinable_as(&inner) {
             return None;
         }
-        let mut inner = self.inner.lock();
         let id = inner.next;
         inner.next += 1;
         inner.followers.insert(id, 0);
@@ -118,7 +118,11 @@ impl Fill {
 
     /// Whether a client that comes now can still have everything.
     pub(crate) fn joinable(&self) -> bool {
-        self.inner.lock().window.is_none() || self.progress.borrow().arrived == 0
+        self.joinable_as(&self.inner.lock())
+    }
+
+    fn joinable_as(&self, inner: &Inner) -> bool {
+        inner.window.is_none() || self.progress.borrow().arrived == 0
     }
 
     // The filling job's side.

@@ -63,11 +63,11 @@ impl Passing {
                     read(&mut self.body, self.stall).await
                 };
             };
-            if let Some(chunk) = self
-                .held
-                .pop_front_if(|first| self.held_bytes - first.len() as u64 >= HELD_BACK)
+            let first = self.held.front().map_or(0, |first| first.len() as u64);
+            if self.held_bytes >= first + HELD_BACK
+                && let Some(chunk) = self.held.pop_front()
             {
-                self.held_bytes -= chunk.len() as u64;
+                self.held_bytes -= first;
                 return Ok(Some(chunk));
             }
             match read(&mut self.body, self.stall).await? {

@@ -110,7 +110,7 @@ impl Shared {
     }
 
     /// While the disk or the index is in trouble, tries whether it works again, so that no pull has to find out.
-    fn probe(&self) {
+    pub(super) fn probe(&self) {
         if !self.index.healthy() {
             if self.index.take_full() {
                 self.relieve(FOR_INDEX);
