@@ -7,6 +7,7 @@ use std::time::Duration;
 use entrepot_core::config::Config;
 use entrepot_core::event::Event;
 use entrepot_engine::ports::Host;
+use notify::event::{AccessKind, EventKind};
 use notify::{RecursiveMode, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -67,7 +68,12 @@ fn watcher(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::Recommended
     let path = std::path::absolute(path).ok()?;
     let folder = path.parent()?.to_owned();
     let mut last = std::fs::read(&path).ok();
-    let told = move |_: notify::Result<notify::Event>| {
+    let told = move |event: notify::Result<notify::Event>| {
+        // Opening the file is an event as well, and reading it here would be one after the other without end.
+        let opened = |event: notify::Event| matches!(event.kind, EventKind::Access(AccessKind::Open(_)));
+        if event.is_ok_and(opened) {
+            return;
+        }
         let content = std::fs::read(&path).ok();
         if content.is_some() && content != last {
             last = content;
