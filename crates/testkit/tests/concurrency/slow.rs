@@ -13,7 +13,7 @@ const READERS: usize = 5000;
 const BLOBS: usize = 20;
 const SIZE: u64 = 6_000_000;
 /// What a reader may hold in the mirror, in KiB: a connection with its buffers, and one chunk.
-const EACH: u64 = 32;
+const EACH: u64 = 48;
 
 /// T-OL2
 #[tokio::test(flavor = "multi_thread")]

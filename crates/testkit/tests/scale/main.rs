@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod idle;
 mod large;
 mod shutdown;
 mod startup;
