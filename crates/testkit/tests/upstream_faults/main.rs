@@ -4,8 +4,11 @@
 mod common;
 
 mod broken;
+mod budget;
 mod cold;
+mod crossing;
 mod faults;
+mod negative;
 mod slow;
 mod start;
 mod token;
