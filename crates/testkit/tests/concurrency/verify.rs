@@ -5,7 +5,7 @@ use entrepot_testkit::http::{self, parallel};
 use entrepot_testkit::script::{Gate, Method, Reply};
 use tokio::sync::Barrier;
 
-use crate::common::Bench;
+use crate::common::{Bench, assert_refused};
 use crate::{Blob, asked};
 
 const WAITERS: usize = 100;
@@ -78,6 +78,7 @@ async fn wave(bench: &Bench, blob: &Blob, gate: &Gate) {
     .await;
     opener.await.expect("the gate opens");
     for answer in answers {
-        assert!(!answer.clean_end && answer.length < blob.size, "{answer:?}");
+        assert_refused(&answer);
+        assert!(answer.length < blob.size, "{answer:?}");
     }
 }
