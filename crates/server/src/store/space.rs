@@ -1,14 +1,16 @@
 //! The bytes that the store may take: what is held, what is reserved for fills under way, and who goes when it is full.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use entrepot_core::evict::{self, Candidate};
+use entrepot_core::time::Wall;
 use entrepot_oci::Digest;
 use tempfile::NamedTempFile;
 
-use super::Shared;
+use super::{Shared, seconds};
 use super::index::Entry;
 
 /// Objects looked up in the index at once.
@@ -86,22 +88,16 @@ impl Shared {
 
     /// Evicts what was used longest ago until `incoming` bytes fit, passing over what is being served.
     pub(super) fn make_room(&self, incoming: u64) {
-        let fits = || {
+        let goal = || {
             let space = self.space.lock();
-            space.used.saturating_add(space.reserved).saturating_add(incoming) <= self.max_size()
+            evict::goal(self.max_size(), space.used.saturating_add(space.reserved), incoming)
         };
-        if fits() {
+        if goal() == 0 {
             return;
         }
         // One at a time: two would choose the same victims.
         let _one = self.evicting.lock();
-        self.evict_oldest(|_, _| {
-            if fits() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
+        self.evict(evict::plan(goal(), self.candidates()));
     }
 
     /// The disk is full before the store is: gives up what was used longest ago, `bytes` at least, where it has so much.
@@ -110,53 +106,52 @@ impl Shared {
             return;
         }
         let _one = self.evicting.lock();
-        self.evict_oldest(|_, freed| {
-            if freed > 0 && freed >= bytes {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
+        self.evict(evict::plan(bytes.max(1), self.candidates()));
     }
 
-    /// Evicts what was last used before `before`, in seconds since the epoch.
-    pub(super) fn evict_unused(&self, before: u64) {
+    /// Evicts what has outlived its use.
+    pub(super) fn evict_outlived(&self, blob_ttl: Option<Duration>) {
+        if blob_ttl.is_none() {
+            return;
+        }
+        let now = Wall(seconds().saturating_mul(1000));
         let _one = self.evicting.lock();
-        self.evict_oldest(|entry, _| {
-            if entry.used < before {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
-            }
-        });
+        let outlived = self.candidates().take_while(|candidate| evict::outlived(candidate.used, blob_ttl, now));
+        self.evict(evict::plan(u64::MAX, outlived));
     }
 
-    /// Goes once through all objects, the one used longest ago first, and asks before each whether to go on, telling the
-    /// bytes freed so far. Ends at the first that the disk does not let go.
-    fn evict_oldest(&self, go_on: impl Fn(&Entry, u64) -> ControlFlow<()>) {
+    /// All objects, the one used longest ago first, read from the index as they are asked for.
+    fn candidates(&self) -> impl Iterator<Item = Candidate> {
         self.flush_touches();
         self.index.flush();
-        let (mut freed, mut last) = (0, None);
-        loop {
-            let oldest = self.index.oldest(last, SLICE);
-            let Some((digest, entry)) = oldest.last() else {
-                return;
-            };
+        let mut last = None;
+        std::iter::from_fn(move || {
+            let slice = self.index.oldest(last, SLICE);
+            let (digest, entry) = slice.last()?;
             last = Some((entry.used, *digest));
-            for (digest, entry) in oldest {
-                if go_on(&entry, freed).is_break() {
-                    return;
-                }
-                if self.pinned(&digest) {
-                    continue;
-                }
-                if !self.discard(&digest) {
-                    return;
-                }
-                freed += entry.stamp.size;
-                self.counts.evicted.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%digest, "evicted");
+            Some(slice)
+        })
+        .flatten()
+        .map(|(digest, entry)| Candidate {
+            digest,
+            size: entry.stamp.size,
+            used: Wall(entry.used.saturating_mul(1000)),
+            busy: self.pinned(&digest),
+        })
+    }
+
+    /// Ends at the first that the disk does not let go.
+    fn evict(&self, victims: Vec<Candidate>) {
+        for victim in victims {
+            // It may have come into use since.
+            if self.pinned(&victim.digest) {
+                continue;
             }
+            if !self.discard(&victim.digest) {
+                return;
+            }
+            self.counts.evicted.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(digest = %victim.digest, "evicted");
         }
     }
 

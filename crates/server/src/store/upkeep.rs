@@ -104,9 +104,7 @@ impl Shared {
         self.index.purge(seconds() as i64);
         self.make_room(0);
         let keep = self.limits.lock().keep;
-        if let Some(keep) = keep {
-            self.evict_unused(seconds().saturating_sub(keep.as_secs()));
-        }
+        self.evict_outlived(keep);
     }
 
     /// While the disk or the index is in trouble, tries whether it works again, so that no pull has to find out.
