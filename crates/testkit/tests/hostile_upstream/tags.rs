@@ -145,6 +145,10 @@ async fn t_hu10_a_tag_that_is_an_index_then_an_image_then_gone_then_back() {
         let digest = bench
             .upstream
             .serve_manifest("team/app", "latest", bytes, media_type);
+        // Gone a moment ago, it may be remembered as gone for `negative_ttl`.
+        bench
+            .eventually(TAG, "the tag is there", |answer| answer.status == 200)
+            .await;
         // Within the TTL, and one revalidation that may go on behind a stale answer.
         let start = std::time::Instant::now();
         loop {
