@@ -40,19 +40,15 @@ pub struct RequestLog {
     pub aborted: bool,
 }
 
-/// Everything a host may log or count.
+/// What happens outside of any one request, for a host to log or count.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Request(Box<RequestLog>),
-    /// One request went upstream. `status` is absent when none came back.
+    /// One conversation with an upstream ended. `status` is absent when no answer came back.
     Upstream {
         source: Arc<str>,
         route: Route,
         status: Option<u16>,
         reason: Option<Reason>,
-    },
-    FillStarted {
-        source: Arc<str>,
     },
     FillEnded {
         source: Arc<str>,
@@ -60,48 +56,13 @@ pub enum Event {
         reason: Option<Reason>,
     },
     /// Upstream's bytes did not hash to what was asked for.
-    DigestMismatch {
-        source: Arc<str>,
-    },
+    DigestMismatch { source: Arc<str> },
     /// A body broke and was resumed at `offset`.
-    Resumed {
-        source: Arc<str>,
-        offset: u64,
-    },
-    Evicted {
-        objects: u64,
-        bytes: u64,
-    },
-    /// A stored object was found damaged and set aside.
-    Quarantined,
-    StoreFailed {
-        reason: StoreTrouble,
-    },
-    Limited {
-        bucket: crate::limit::Bucket,
-    },
-    BreakerOpened {
-        source: Arc<str>,
-    },
-    BreakerClosed {
-        source: Arc<str>,
-    },
-    /// Docker Hub's remaining pulls, as it last said.
-    Budget {
-        source: Arc<str>,
-        remaining: u64,
-    },
-    Reloaded {
-        accepted: bool,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum StoreTrouble {
-    Full,
-    ReadOnly,
-    Io,
-    Exhausted,
+    Resumed { source: Arc<str>, offset: u64 },
+    /// A client was refused by its rate limit.
+    Limited { bucket: crate::limit::Bucket },
+    /// A new configuration was read.
+    Reloaded { accepted: bool },
 }
 
 /// The route as a label: the same few words however many repositories there are (T-OL6).
@@ -178,28 +139,6 @@ fn is_plain(character: char) -> bool {
         | '\u{e0000}'..='\u{e007f}')
 }
 
-impl Event {
-    /// The stable name in logs and metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Event::Request(_) => "request",
-            Event::Upstream { .. } => "upstream",
-            Event::FillStarted { .. } => "fill_started",
-            Event::FillEnded { .. } => "fill_ended",
-            Event::DigestMismatch { .. } => "digest_mismatch",
-            Event::Resumed { .. } => "resumed",
-            Event::Evicted { .. } => "evicted",
-            Event::Quarantined => "quarantined",
-            Event::StoreFailed { .. } => "store_failed",
-            Event::Limited { .. } => "limited",
-            Event::BreakerOpened { .. } => "breaker_opened",
-            Event::BreakerClosed { .. } => "breaker_closed",
-            Event::Budget { .. } => "budget",
-            Event::Reloaded { .. } => "reloaded",
-        }
-    }
-}
-
 impl RequestLog {
     /// The metric labels of a request: each from a closed set, or a source's configured name.
     pub fn labels(&self) -> [(&'static str, &str); 6] {
@@ -270,17 +209,6 @@ impl Method {
             Method::Options => "OPTIONS",
             Method::Post => "POST",
             Method::Other => "other",
-        }
-    }
-}
-
-impl StoreTrouble {
-    pub fn label(self) -> &'static str {
-        match self {
-            StoreTrouble::Full => "full",
-            StoreTrouble::ReadOnly => "read_only",
-            StoreTrouble::Io => "io",
-            StoreTrouble::Exhausted => "exhausted",
         }
     }
 }

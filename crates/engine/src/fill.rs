@@ -14,9 +14,6 @@ impl<H: Host> Engine<H> {
     /// The filling job, to its end.
     pub(crate) async fn fill(&self, place: Place, digest: Digest, mut ticket: <H::Blobs as Blobs>::Ticket) {
         let source = &place.source.name;
-        self.host.observe(Event::FillStarted {
-            source: source.clone(),
-        });
         let sealed = match self.fill_all(&place, digest, &mut ticket).await {
             Ok(()) => ticket.seal().await,
             Err(failure) => {

@@ -128,7 +128,8 @@ pub trait Stored {
 pub trait Follower {
     type Body;
 
-    /// The object's size, as soon as it is known, or why there will be no object.
+    /// The object's size, as soon as it is known, or why there will be no object. A host may keep the size of a small
+    /// object to itself until the digest matches, so that a wrong one is a clear answer.
     async fn head(&mut self) -> Result<u64, Failure>;
     /// The bytes of `span` as they arrive. The last bytes of the object wait until the digest matches; when it does not,
     /// the body breaks.

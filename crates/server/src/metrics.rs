@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     resumed: Counters,
     digest_mismatch: Counters,
     limited: Counters,
+    reloads: Counters,
     evicted: Gauge,
     quarantined: Gauge,
     troubles: Gauge,
@@ -49,7 +50,7 @@ impl Default for Metrics {
             registry.register(name, help, family.clone());
             family
         };
-        let requests = counters("requests", "Requests answered, by route, status and verdict");
+        let requests = counters("requests", "Requests answered");
         let sent_bytes = counters("sent_bytes", "Body bytes sent to clients, by verdict");
         let upstream_requests = counters(
             "upstream_requests",
@@ -66,6 +67,7 @@ impl Default for Metrics {
             "Objects that did not hash to their digest, by source",
         );
         let limited = counters("limited", "Requests refused by the rate limit, by bucket");
+        let reloads = counters("reloads", "Configurations read while running, by whether they were taken");
         let mut gauge = |name: &str, help: &str| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
@@ -101,6 +103,7 @@ impl Default for Metrics {
             resumed,
             digest_mismatch,
             limited,
+            reloads,
             evicted,
             quarantined,
             troubles,
@@ -118,19 +121,11 @@ impl Metrics {
     }
 
     pub(crate) fn request(&self, log: &RequestLog) {
-        let verdict = log.verdict.map_or("none", |verdict| verdict.label()).to_owned();
-        let labels = vec![
-            ("route", log.route.label().to_owned()),
-            ("status", log.status.to_string()),
-            ("verdict", verdict.clone()),
-            (
-                "reason",
-                log.reason.map_or("none", |reason| reason.label()).to_owned(),
-            ),
-        ];
-        self.requests.get_or_create(&labels).inc();
+        let labels = log.labels().map(|(name, value)| (name, value.to_owned()));
+        self.requests.get_or_create(&labels.to_vec()).inc();
+        let verdict = log.verdict.map_or("none", |verdict| verdict.label());
         self.sent_bytes
-            .get_or_create(&vec![("verdict", verdict)])
+            .get_or_create(&vec![("verdict", verdict.to_owned())])
             .inc_by(log.bytes);
         self.first_byte.observe(log.first_byte.as_secs_f64());
     }
@@ -138,7 +133,6 @@ impl Metrics {
     pub(crate) fn observe(&self, event: &Event) {
         let source = |source: &str| ("source", source.to_owned());
         match event {
-            Event::Request(log) => self.request(log),
             Event::Upstream {
                 source: name,
                 route,
@@ -185,7 +179,9 @@ impl Metrics {
                     .get_or_create(&vec![("bucket", bucket.to_owned())])
                     .inc();
             }
-            _ => {}
+            Event::Reloaded { accepted } => {
+                self.reloads.get_or_create(&vec![("accepted", accepted.to_string())]).inc();
+            }
         }
     }
 

@@ -23,7 +23,7 @@ async fn metrics_are_open_metrics_and_count_requests() {
     let (_, text) = bench.mirror.admin_get("/metrics");
     assert!(text.ends_with("# EOF\n"), "{text}");
     assert!(
-        text.contains("entrepot_requests_total{route=\"ping\",status=\"200\""),
+        text.contains("entrepot_requests_total{method=\"GET\",route=\"ping\",source=\"none\",status=\"2xx\""),
         "{text}"
     );
 }
