@@ -112,13 +112,19 @@ impl Share {
             (1 << part.ilog2()).min(most)
         };
         let mut taken = 0;
-        let _ = self.0.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            taken = size(held);
-            Some(held + taken)
-        });
+        let _ = self
+            .0
+            .held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                taken = size(held);
+                Some(held + taken)
+            });
         self.0.chunk.store(taken, Ordering::Release);
         // Allocated here and not where it is read: each of those many threads would gather free memory of its own.
-        Chunk { bytes: vec![0; taken], of: self.0.clone() }
+        Chunk {
+            bytes: vec![0; taken],
+            of: self.0.clone(),
+        }
     }
 }
 

@@ -147,6 +147,7 @@ impl Shared {
     /// adopted or removed. Then counts what is there.
     pub(super) fn sweep(&self) {
         self.index.flush();
+        let (mut found, mut adopted) = (0u64, 0u64);
         for digest in self.layout.walk() {
             if self.index.row(&digest).is_some() {
                 continue;
@@ -156,9 +157,12 @@ impl Shared {
             };
             // The row may have been written between the two looks.
             if self.index.row(&digest).is_none() {
-                let adopted = self.adopt(digest, &file, stamp);
-                tracing::info!(%digest, adopted, "found an object that the index did not name");
+                found += 1;
+                adopted += u64::from(self.adopt(digest, &file, stamp));
             }
+        }
+        if found > 0 {
+            tracing::info!(found, adopted, "objects that the index did not name were hashed, and adopted where sound");
         }
         let mut last = None;
         loop {

@@ -51,6 +51,22 @@ fn records_end() {
     assert_eq!(index.load("key", 0), None);
 }
 
+/// T-OL6, the index' part: whoever asks for ever new lists does not fill the disk with them.
+#[test]
+fn t_ol6_records_that_expire_are_bounded() {
+    let (index, _dir) = opened();
+    index.put("for ever", Some("value".into()), None);
+    for n in 0..writer::EXPIRING + 100 {
+        index.put(&format!("list {n}"), Some("value".into()), Some(1_000 + n));
+    }
+    index.purge(0);
+    index.flush();
+    index.hot.clear();
+    assert_eq!(index.load("for ever", 0), Some("value".into()));
+    assert_eq!(index.load("list 99", 0), None, "those that expire first make way");
+    assert_eq!(index.load("list 100", 0), Some("value".into()));
+}
+
 #[test]
 fn rows_are_counted_and_come_in_order() {
     let (index, _dir) = opened();

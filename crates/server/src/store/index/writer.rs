@@ -19,6 +19,8 @@ use crate::store::layout::failpoint;
 /// How long a write may wait for others to share its transaction.
 const GATHER: Duration = Duration::from_millis(20);
 const BATCH: usize = 1000;
+/// Records that expire, at most, after each purge.
+pub(super) const EXPIRING: i64 = 20_000;
 
 pub(super) enum Write {
     Put {
@@ -194,7 +196,14 @@ fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
             all.len()
         }
         Write::Purge { now } => {
-            connection.prepare_cached("DELETE FROM records WHERE expires <= ?1")?.execute([now])?
+            // Records that expire are made for what clients ask, lists above all: those that expire first make way when
+            // there are too many.
+            connection
+                .prepare_cached(
+                    "DELETE FROM records WHERE expires <= ?1 OR key IN (
+                         SELECT key FROM records WHERE expires IS NOT NULL ORDER BY expires DESC LIMIT -1 OFFSET ?2)",
+                )?
+                .execute(params![now, EXPIRING])?
         }
         Write::Damaged { .. } | Write::Flush(_) => 0,
     };
