@@ -88,10 +88,10 @@ fn t_rl2_threads_that_hammer_one_key_pass_exactly_the_burst() {
         let each = limit * 2 / 32 + 2;
         let threads: Vec<_> = (0..64)
             .map(|thread| {
-                let (url, client) = (url.clone(), format!("{kind}"));
+                let url = url.clone();
                 let address = format!(
                     "198.51.100.{}",
-                    1 + thread % 2 + 10 * usize::from(client == "pulls")
+                    1 + thread % 2 + 10 * usize::from(kind == "pulls")
                 );
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
