@@ -53,13 +53,12 @@ fn t_ss2_private_registries_need_a_word() {
     }
     let (status, said) = check(&config);
     assert_eq!(status, Some(2), "{said}");
-    for n in 0..private.len() {
+    for (n, url) in private.iter().enumerate() {
         let key = format!("proxy.sources[{n}].url");
         assert!(
             said.lines()
                 .any(|line| line.contains(&key) && line.contains("allow_private")),
-            "{} is listed: {said}",
-            private[n]
+            "{url} is listed: {said}"
         );
     }
     let allowed = config.replace("\n      names", "\n      allow_private: true\n      names");

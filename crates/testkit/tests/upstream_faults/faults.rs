@@ -29,7 +29,7 @@ pub(crate) struct Fault {
 /// An upstream that fails.
 pub(crate) enum Failing {
     /// Answers everything with this.
-    Scripted(Upstream, Reply),
+    Scripted(Upstream, Box<Reply>),
     /// Speaks no HTTP.
     Raw(RawServer),
     /// Is not there at all.
@@ -38,7 +38,7 @@ pub(crate) enum Failing {
 
 impl Fault {
     fn of(name: &'static str, reply: Reply, statuses: &'static [u16], code: &'static str) -> Fault {
-        let upstream = Failing::Scripted(Upstream::start(), reply);
+        let upstream = Failing::Scripted(Upstream::start(), Box::new(reply));
         Fault {
             name,
             upstream,
@@ -74,7 +74,7 @@ impl Fault {
     /// Fails from now on, whatever was served before.
     pub(crate) fn begin(&self) {
         if let Failing::Scripted(upstream, reply) = &self.upstream {
-            upstream.on(Method::Any, "/*").reply(reply.clone());
+            upstream.on(Method::Any, "/*").reply((**reply).clone());
         }
     }
 
