@@ -43,6 +43,9 @@ const DEAD_AFTER: Duration = Duration::from_secs(60);
 const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 100;
 const STREAMS: u32 = 256;
+/// Bytes that the kernel takes from us before it has sent them: without a bound, thousands of slow readers fill its memory.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 256 * 1024;
 /// Connections at once that are being told that there is no room.
 const REFUSALS: usize = 1024;
 /// How long such a connection is held so that its peer can read the answer.
@@ -385,7 +388,10 @@ fn tune(stream: &TcpStream) {
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
     #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
+    {
+        let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
+    }
 }
 
 /// Out of descriptors or memory: a pause lets connections end. Anything else concerns one connection only.

@@ -3,12 +3,21 @@
 //! A lone LF ends a line for some readers and not for others, and two requests for one of them are one request for the
 //! other. Requests carry nothing but heads and, at the token endpoint, a URL-encoded form, in which no LF stands by
 //! itself: one that does is made a byte that no head may hold, and the connection ends with a 400.
+//!
+//! And an end that the client hears: we say first that no more comes, and close when the client has heard it (RFC 9112
+//! §9.6). A socket that is closed at once is the kernel's to reset, when bytes came in that nobody read or memory is
+//! short, and the end of the answer is lost with it.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long a client may take to hear that no more comes.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How HTTP/2 begins; what follows is not lines.
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -18,6 +27,8 @@ const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n";
 pub(crate) struct Strict<S> {
     stream: S,
     seen: Seen,
+    /// We have said that no more comes, and wait this long at most for the client.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +44,7 @@ impl<S> Strict<S> {
         Strict {
             stream,
             seen: Seen::Start(0, 0),
+            lingering: None,
         }
     }
 }
@@ -76,7 +88,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -86,7 +98,27 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.lingering = Some(Box::pin(sleep(LINGER)));
+        }
+        let Strict {
+            stream, lingering, ..
+        } = &mut *self;
+        loop {
+            if lingering
+                .as_mut()
+                .is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+            {
+                return Poll::Ready(Ok(()));
+            }
+            let mut unheard = [0; 1024];
+            let mut unheard = ReadBuf::new(&mut unheard);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut unheard));
+            if read.is_err() || unheard.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     fn poll_write_vectored(
