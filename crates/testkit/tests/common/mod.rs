@@ -1,6 +1,7 @@
 //! A scripted upstream with a mirror before it, and the few questions that most tests ask of the two.
 #![allow(
     dead_code,
+    missing_debug_implementations,
     unreachable_pub,
     reason = "each test file uses its own part of this"
 )]
