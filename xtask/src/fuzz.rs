@@ -13,13 +13,7 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// Runs each target for so many seconds, and goes on after a finding.
 pub(crate) fn targets_for(seconds: u64) -> Result<()> {
     if !succeeds(cargo(["fuzz", "--version"])) {
-        run(cargo([
-            "install",
-            "--locked",
-            "cargo-fuzz",
-            "--version",
-            CARGO_FUZZ,
-        ]))?;
+        run(cargo(["install", "--locked", "cargo-fuzz", "--version", CARGO_FUZZ]))?;
     }
     let mut failed = Vec::new();
     for target in targets()? {

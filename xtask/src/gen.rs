@@ -41,17 +41,11 @@ pub(crate) fn check() -> Result<()> {
     for (path, text) in files()? {
         let found = std::fs::read_to_string(path).unwrap_or_default();
         if found != text {
-            stale.push(format!(
-                "{path}:{} differs from the schema",
-                first_difference(&found, &text)
-            ));
+            stale.push(format!("{path}:{} differs from the schema", first_difference(&found, &text)));
         }
     }
     if !stale.is_empty() {
-        bail!(
-            "{}\nrun `cargo xtask gen` and commit what it writes",
-            stale.join("\n")
-        );
+        bail!("{}\nrun `cargo xtask gen` and commit what it writes", stale.join("\n"));
     }
     println!("gen: the generated files are up to date");
     Ok(())
@@ -59,11 +53,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// From 1.
 fn first_difference(found: &str, wanted: &str) -> usize {
-    let same = found
-        .lines()
-        .zip(wanted.lines())
-        .take_while(|(found, wanted)| found == wanted)
-        .count();
+    let same = found.lines().zip(wanted.lines()).take_while(|(found, wanted)| found == wanted).count();
     same + 1
 }
 
@@ -91,26 +81,12 @@ mod tests {
     fn every_example_that_is_set_aside_would_be_accepted_too() {
         let aside: Vec<String> = sample::text()
             .lines()
-            .filter_map(|line| {
-                line.trim_start()
-                    .strip_prefix("# ")
-                    .map(|line| line.trim().to_owned())
-            })
+            .filter_map(|line| line.trim_start().strip_prefix("# ").map(|line| line.trim().to_owned()))
             .filter(|line| line.split_once(": ").is_some_and(|(key, _)| !key.contains(' ')))
             .collect();
-        for key in [
-            "cert",
-            "key",
-            "tokens_file",
-            "tokens_env",
-            "password",
-            "password_env",
-            "helper",
-        ] {
+        for key in ["cert", "key", "tokens_file", "tokens_env", "password", "password_env", "helper"] {
             assert!(
-                aside
-                    .iter()
-                    .any(|line| line.trim().starts_with(&format!("{key}: \""))),
+                aside.iter().any(|line| line.trim().starts_with(&format!("{key}: \""))),
                 "{key}: {aside:?}"
             );
         }
@@ -120,16 +96,9 @@ mod tests {
             )
         };
         for key in ["password", "password_env", "helper"] {
-            let line = aside
-                .iter()
-                .find(|line| line.starts_with(&format!("{key}: ")))
-                .cloned()
-                .unwrap_or_default();
-            let text = if key == "helper" {
-                auth(&line).replace("username: u, ", "")
-            } else {
-                auth(&line)
-            };
+            let line =
+                aside.iter().find(|line| line.starts_with(&format!("{key}: "))).cloned().unwrap_or_default();
+            let text = if key == "helper" { auth(&line).replace("username: u, ", "") } else { auth(&line) };
             let outcome = config::parse(&text, "c", &mut |_| Ok("s".to_owned()));
             assert!(outcome.is_ok(), "{text}{outcome:?}");
         }

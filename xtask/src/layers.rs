@@ -12,27 +12,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("entrepot-oci", &[]),
     ("entrepot-core", &["entrepot-oci"]),
     ("entrepot-engine", &["entrepot-oci", "entrepot-core"]),
-    (
-        "entrepot-server",
-        &["entrepot-oci", "entrepot-core", "entrepot-engine"],
-    ),
-    (
-        "entrepot-worker",
-        &["entrepot-oci", "entrepot-core", "entrepot-engine"],
-    ),
-    (
-        "entrepot",
-        &[
-            "entrepot-oci",
-            "entrepot-core",
-            "entrepot-engine",
-            "entrepot-server",
-        ],
-    ),
-    (
-        "entrepot-testkit",
-        &["entrepot-oci", "entrepot-core", "entrepot-engine"],
-    ),
+    ("entrepot-server", &["entrepot-oci", "entrepot-core", "entrepot-engine"]),
+    ("entrepot-worker", &["entrepot-oci", "entrepot-core", "entrepot-engine"]),
+    ("entrepot", &["entrepot-oci", "entrepot-core", "entrepot-engine", "entrepot-server"]),
+    ("entrepot-testkit", &["entrepot-oci", "entrepot-core", "entrepot-engine"]),
     ("xtask", &["entrepot-oci", "entrepot-core"]),
 ];
 
@@ -65,32 +48,22 @@ pub(crate) fn check() -> Result<()> {
     if !problems.is_empty() {
         bail!("{}", problems.join("\n"));
     }
-    println!(
-        "layers: {crates} crates import one way only; {} reach nothing impure",
-        PURE.join(", ")
-    );
+    println!("layers: {crates} crates import one way only; {} reach nothing impure", PURE.join(", "));
     Ok(())
 }
 
 /// The directory that cargo builds in.
 pub(crate) fn target_directory() -> Result<String> {
     let directory = &metadata()?["target_directory"];
-    Ok(directory
-        .as_str()
-        .context("cargo metadata names the target directory")?
-        .to_owned())
+    Ok(directory.as_str().context("cargo metadata names the target directory")?.to_owned())
 }
 
 /// The integration tests of a workspace crate, sorted.
 pub(crate) fn test_targets(package: &str) -> Result<Vec<String>> {
     let metadata = metadata()?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists packages")?;
-    let targets = packages
-        .iter()
-        .find(|one| one["name"] == package)
-        .and_then(|one| one["targets"].as_array());
+    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
+    let targets =
+        packages.iter().find(|one| one["name"] == package).and_then(|one| one["targets"].as_array());
     let mut names: Vec<String> = targets
         .with_context(|| format!("cargo metadata lists the targets of {package}"))?
         .iter()
@@ -102,29 +75,19 @@ pub(crate) fn test_targets(package: &str) -> Result<Vec<String>> {
 }
 
 fn metadata() -> Result<Value> {
-    let text = output(cargo([
-        "metadata",
-        "--format-version",
-        "1",
-        "--no-deps",
-        "--locked",
-    ]))?;
+    let text = output(cargo(["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
     serde_json::from_str(&text).context("cargo metadata")
 }
 
 fn workspace_edges() -> Result<(usize, Vec<String>)> {
     let allowed: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
     let metadata = metadata()?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists packages")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
     let mut problems = Vec::new();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
         let Some(may_use) = allowed.get(name) else {
-            problems.push(format!(
-                "{name} has no place among the layers: add it to xtask/src/layers.rs"
-            ));
+            problems.push(format!("{name} has no place among the layers: add it to xtask/src/layers.rs"));
             continue;
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
@@ -132,9 +95,7 @@ fn workspace_edges() -> Result<(usize, Vec<String>)> {
             let of_ours = used == "entrepot" || used == "xtask" || used.starts_with("entrepot-");
             let for_tests = dependency["kind"] == "dev" && TESTS_MAY_USE.contains(&used);
             if of_ours && !may_use.contains(&used) && !for_tests {
-                problems.push(format!(
-                    "{name} -> {used}: imports run one way, see ARCHITECTURE.md"
-                ));
+                problems.push(format!("{name} -> {used}: imports run one way, see ARCHITECTURE.md"));
             }
         }
     }
@@ -145,16 +106,7 @@ fn impure_paths() -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for name in PURE {
         let tree = |extra: &[&str]| {
-            let fixed = [
-                "tree",
-                "--locked",
-                "-p",
-                *name,
-                "-e",
-                "normal,build",
-                "--target",
-                "all",
-            ];
+            let fixed = ["tree", "--locked", "-p", *name, "-e", "normal,build", "--target", "all"];
             output(cargo(fixed.iter().chain(extra)))
         };
         let listing = tree(&["--prefix", "none"])?;
@@ -167,9 +119,8 @@ fn impure_paths() -> Result<Vec<String>> {
             .collect();
         for (impure, version) in reached {
             let path = tree(&["--invert", &format!("{impure}@{version}")])?;
-            problems.push(format!(
-                "{name} reaches {impure}, and may not. From there back to {name}:\n{path}"
-            ));
+            problems
+                .push(format!("{name} reaches {impure}, and may not. From there back to {name}:\n{path}"));
         }
     }
     Ok(problems)

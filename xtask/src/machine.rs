@@ -24,11 +24,7 @@ pub(crate) const WASM: &str = "wasm32-unknown-unknown";
 
 /// Installs the packages that are missing. Where that is impossible the tests that need them skip, loudly.
 pub(crate) fn packages() -> Result<Done> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .copied()
-        .filter(|package| !installed(package))
-        .collect();
+    let missing: Vec<&str> = PACKAGES.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         println!("installed: {}", PACKAGES.join(" "));
         return Ok(Done::Passed);
@@ -71,9 +67,7 @@ fn wasm_installed() -> Result<bool> {
     let Ok(entries) = std::fs::read_dir(libraries.trim()) else {
         return Ok(false);
     };
-    Ok(entries
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
+    Ok(entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
 }
 
 fn installed(package: &str) -> bool {

@@ -66,10 +66,7 @@ impl Report {
             println!("SKIPPED             {skip}");
         }
         for (name, why) in &self.failed {
-            println!(
-                "FAILED              {name}: {}",
-                why.lines().next().unwrap_or_default()
-            );
+            println!("FAILED              {name}: {}", why.lines().next().unwrap_or_default());
         }
         let strict = std::env::var("CI").is_ok_and(|value| value == "true");
         if strict && !self.skipped.is_empty() {
@@ -101,10 +98,7 @@ mod tests {
         assert!(report.step("good", || Ok(Done::Passed)));
         assert!(report.step("left out", || Ok(Done::Optional("not installed".into()))));
         assert!(!report.step("bad", || bail!("broken")));
-        assert_eq!(
-            (report.passed.len(), report.failed.len(), report.skipped.len()),
-            (1, 1, 0)
-        );
+        assert_eq!((report.passed.len(), report.failed.len(), report.skipped.len()), (1, 1, 0));
         assert!(report.finish().is_err());
         assert!(Report::default().finish().is_ok());
     }

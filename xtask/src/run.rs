@@ -33,19 +33,10 @@ pub(crate) fn run_noting_skips(mut command: Command) -> (Result<()>, Vec<String>
     eprintln!("$ {}", shown(&command));
     let skips = Arc::new(Mutex::new(Vec::new()));
     let outcome = (|| {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| shown(&command))?;
-        let out = child
-            .stdout
-            .take()
-            .map(|pipe| relay(pipe, std::io::stdout(), skips.clone()));
-        let err = child
-            .stderr
-            .take()
-            .map(|pipe| relay(pipe, std::io::stderr(), skips.clone()));
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| shown(&command))?;
+        let out = child.stdout.take().map(|pipe| relay(pipe, std::io::stdout(), skips.clone()));
+        let err = child.stderr.take().map(|pipe| relay(pipe, std::io::stderr(), skips.clone()));
         let status = child.wait()?;
         for reader in [out, err].into_iter().flatten() {
             // A reader only ends early if our own output is closed, and then nobody is left to tell.
@@ -64,10 +55,7 @@ pub(crate) fn run_noting_skips(mut command: Command) -> (Result<()>, Vec<String>
 
 /// Standard output as text; an error unless it succeeds.
 pub(crate) fn output(mut command: Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| shown(&command))?;
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| shown(&command))?;
     if !output.status.success() {
         bail!("`{}`: {}", shown(&command), output.status);
     }
@@ -76,11 +64,7 @@ pub(crate) fn output(mut command: Command) -> Result<String> {
 
 /// Whether it can be run and succeeds; its output is not shown.
 pub(crate) fn succeeds(mut command: Command) -> bool {
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 fn relay(
@@ -93,10 +77,7 @@ fn relay(
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             if let Some(skip) = String::from_utf8_lossy(&line).trim().strip_prefix("SKIPPED ") {
-                skips
-                    .lock()
-                    .unwrap_or_else(|poisoned| poisoned.into_inner())
-                    .push(skip.to_owned());
+                skips.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(skip.to_owned());
             }
             if to.write_all(&line).is_err() {
                 return;
@@ -108,10 +89,7 @@ fn relay(
 
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

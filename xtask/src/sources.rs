@@ -33,15 +33,10 @@ pub(crate) fn check() -> Result<()> {
     }
     for directory in ["crates", "xtask"] {
         for path in rust_files(Path::new(directory))? {
-            let lines = fs::read_to_string(&path)
-                .with_context(|| path.display().to_string())?
-                .lines()
-                .count();
+            let lines =
+                fs::read_to_string(&path).with_context(|| path.display().to_string())?.lines().count();
             if lines > LONG {
-                println!(
-                    "warning: {} has {lines} lines; it may hold more than one thing",
-                    path.display()
-                );
+                println!("warning: {} has {lines} lines; it may hold more than one thing", path.display());
             }
         }
     }
@@ -58,10 +53,7 @@ pub(crate) fn check() -> Result<()> {
 fn forbidden(text: &str) -> impl Iterator<Item = (usize, &'static str)> + '_ {
     text.lines().enumerate().flat_map(|(index, line)| {
         let code = line.split("//").next().unwrap_or_default();
-        FORBIDDEN
-            .iter()
-            .filter(move |word| code.contains(**word))
-            .map(move |word| (index + 1, *word))
+        FORBIDDEN.iter().filter(move |word| code.contains(**word)).map(move |word| (index + 1, *word))
     })
 }
 

@@ -28,34 +28,15 @@ pub(crate) fn run_all(quick: bool) -> Result<()> {
     report.step("sources", || sources::check().map(|()| Done::Passed));
     report.step("generated files", || crate::r#gen::check().map(|()| Done::Passed));
     report.step("clippy", || {
-        passes(cargo([
-            "clippy",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        passes(cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
     report.step("wasm build", || {
         let packages = PURE.iter().flat_map(|name| ["-p", *name]);
-        passes(cargo(
-            ["check", "--locked", "--target", WASM]
-                .into_iter()
-                .chain(packages),
-        ))
+        passes(cargo(["check", "--locked", "--target", WASM].into_iter().chain(packages)))
     });
     report.step("licences and advisories", deny);
     report.step("unit and property tests", || {
-        tests(cargo([
-            "test",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "entrepot-testkit",
-            "--no-fail-fast",
-        ]))
+        tests(cargo(["test", "--locked", "--workspace", "--exclude", "entrepot-testkit", "--no-fail-fast"]))
     });
     report.step("tests of the testkit", || {
         tests(cargo(["test", "--locked", "-p", "entrepot-testkit", "--lib"]))
@@ -80,11 +61,7 @@ fn integration(report: &mut Report, quick: bool) -> Result<()> {
                 bail!("not run: there is no binary")
             };
             let arguments = ["test", "--locked", "-p", "entrepot-testkit", "--test", &name];
-            let mut command = cargo(
-                arguments
-                    .into_iter()
-                    .chain(["--", "--test-threads=2", "--show-output"]),
-            );
+            let mut command = cargo(arguments.into_iter().chain(["--", "--test-threads=2", "--show-output"]));
             command.env("ENTREPOT_BIN", binary);
             tests(command)
         });
@@ -94,15 +71,7 @@ fn integration(report: &mut Report, quick: bool) -> Result<()> {
 
 fn build_binary() -> Result<PathBuf> {
     let features = BINARY_FEATURES.join(",");
-    run(cargo([
-        "build",
-        "--locked",
-        "--release",
-        "-p",
-        "entrepot",
-        "--features",
-        &features,
-    ]))?;
+    run(cargo(["build", "--locked", "--release", "-p", "entrepot", "--features", &features]))?;
     Ok(Path::new(&layers::target_directory()?).join("release/entrepot"))
 }
 
@@ -126,11 +95,5 @@ fn passes(command: Command) -> Result<Done> {
 
 fn tests(command: Command) -> Result<Done> {
     let (outcome, skips) = run_noting_skips(command);
-    outcome.map(|()| {
-        if skips.is_empty() {
-            Done::Passed
-        } else {
-            Done::PassedBut(skips)
-        }
-    })
+    outcome.map(|()| if skips.is_empty() { Done::Passed } else { Done::PassedBut(skips) })
 }

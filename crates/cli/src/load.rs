@@ -35,11 +35,7 @@ pub(crate) struct Content {
 /// Why there is no configuration to work with.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    Unreadable {
-        path: PathBuf,
-        named_by: &'static str,
-        why: String,
-    },
+    Unreadable { path: PathBuf, named_by: &'static str, why: String },
     Wrong(Problems),
 }
 
@@ -50,20 +46,12 @@ impl Source {
     /// # Errors
     /// A named file is not there, or one that is there cannot be looked at.
     pub(crate) fn find(argument: Option<PathBuf>) -> Result<Source, Refusal> {
-        let variable = std::env::var_os(VARIABLE)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from);
-        let named = argument
-            .map(|path| (path, "--config"))
-            .or(variable.map(|path| (path, VARIABLE)));
+        let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = argument.map(|path| (path, "--config")).or(variable.map(|path| (path, VARIABLE)));
         if let Some((path, named_by)) = named {
             return match std::fs::metadata(&path) {
                 Ok(_) => Ok(Source::File(path)),
-                Err(error) => Err(Refusal::Unreadable {
-                    path,
-                    named_by,
-                    why: error.to_string(),
-                }),
+                Err(error) => Err(Refusal::Unreadable { path, named_by, why: error.to_string() }),
             };
         }
         for place in PLACES {
@@ -108,25 +96,15 @@ fn read(path: &Path) -> Result<String, Refusal> {
     let outcome = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
     outcome.map_err(|error| unreadable(path, &error))?;
     String::from_utf8(bytes).map_err(|error| {
-        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count();
+        let line =
+            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         let why = format!("line {line} is not UTF-8; save the file as UTF-8");
-        Refusal::Unreadable {
-            path: path.to_owned(),
-            named_by: "",
-            why,
-        }
+        Refusal::Unreadable { path: path.to_owned(), named_by: "", why }
     })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Refusal {
-    Refusal::Unreadable {
-        path: path.to_owned(),
-        named_by: "",
-        why: error.to_string(),
-    }
+    Refusal::Unreadable { path: path.to_owned(), named_by: "", why: error.to_string() }
 }
 
 impl fmt::Display for Source {
@@ -141,19 +119,11 @@ impl fmt::Display for Source {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Unreadable {
-                path,
-                named_by: "",
-                why,
-            } => {
+            Refusal::Unreadable { path, named_by: "", why } => {
                 write!(f, "{}: the configuration cannot be read: {why}", path.display())
             }
             Refusal::Unreadable { path, named_by, why } => {
-                write!(
-                    f,
-                    "{}: the configuration that {named_by} names cannot be read: {why}",
-                    path.display()
-                )
+                write!(f, "{}: the configuration that {named_by} names cannot be read: {why}", path.display())
             }
             Refusal::Wrong(problems) => problems.fmt(f),
         }

@@ -59,17 +59,8 @@ fn serve(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
     let config = loaded(&source)?;
     let config_path = source.path().cloned();
-    let reload = Box::new(move || {
-        source
-            .load()
-            .map(|read| read.loaded.config)
-            .map_err(|e| e.to_string())
-    });
-    match entrepot_server::serve(Start {
-        config,
-        config_path,
-        reload,
-    }) {
+    let reload = Box::new(move || source.load().map(|read| read.loaded.config).map_err(|e| e.to_string()));
+    match entrepot_server::serve(Start { config, config_path, reload }) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             say(&mut std::io::stderr(), &format!("entrepot: {error:#}"));
@@ -83,22 +74,9 @@ fn check(choice: Choice) -> Result<ExitCode, Refusal> {
     let read = source.load()?;
     warn(&read.loaded.warnings);
     let config = &read.loaded.config;
-    let mut lines = vec![
-        format!("configuration: {source}"),
-        format!("endpoint: {}", config.endpoint),
-    ];
-    lines.extend(
-        config
-            .listen
-            .iter()
-            .map(|address| format!("listens on: {address}")),
-    );
-    lines.extend(
-        config
-            .sources
-            .iter()
-            .map(|source| format!("source: {} at {}", source.name, source.url)),
-    );
+    let mut lines = vec![format!("configuration: {source}"), format!("endpoint: {}", config.endpoint)];
+    lines.extend(config.listen.iter().map(|address| format!("listens on: {address}")));
+    lines.extend(config.sources.iter().map(|source| format!("source: {} at {}", source.name, source.url)));
     lines.extend(read.secrets.iter().map(|secret| format!("secret: {secret}")));
     lines.push("ok".into());
     say(&mut std::io::stdout(), &lines.join("\n"));
@@ -108,10 +86,7 @@ fn check(choice: Choice) -> Result<ExitCode, Refusal> {
 fn show(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
     let config = loaded(&source)?;
-    say(
-        &mut std::io::stdout(),
-        &format!("# {source}\n{}", config::show(&config).trim_end()),
-    );
+    say(&mut std::io::stdout(), &format!("# {source}\n{}", config::show(&config).trim_end()));
     Ok(ExitCode::SUCCESS)
 }
 

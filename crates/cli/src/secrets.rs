@@ -22,9 +22,7 @@ pub(crate) fn fetch(reference: &SecretRef) -> Result<String, String> {
 fn file(path: &str) -> Result<String, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    file.take(MAX_SECRET + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(MAX_SECRET + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_SECRET {
         return Err(format!("it is larger than {} KiB", MAX_SECRET >> 10));
     }

@@ -1,8 +1,5 @@
 //! `entrepot check` and `entrepot config`, as an operator runs them.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test ends where something unexpected happens"
-)]
+#![expect(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -24,10 +21,7 @@ const SHORT: &str = r#"proxy:
 
 fn entrepot(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_entrepot"));
-    command
-        .current_dir(directory)
-        .args(arguments)
-        .env_remove("ENTREPOT_CONFIG");
+    command.current_dir(directory).args(arguments).env_remove("ENTREPOT_CONFIG");
     command.envs(variables.iter().copied()).output().unwrap()
 }
 
@@ -53,10 +47,7 @@ fn check_says_what_it_checked() {
     let output = entrepot(directory.path(), &["check"], &[]);
     assert!(output.status.success(), "{}", err(&output));
     let text = out(&output);
-    assert!(
-        text.contains("source: dockerhub at https://registry-1.docker.io/"),
-        "{text}"
-    );
+    assert!(text.contains("source: dockerhub at https://registry-1.docker.io/"), "{text}");
     assert!(text.ends_with("\nok\n"), "{text}");
     assert!(!text.contains("canary"));
 }
@@ -74,14 +65,8 @@ fn t_bi8_a_wrong_file_is_refused_by_every_command() {
         let said = err(&output);
         let lines: Vec<_> = said.lines().collect();
         assert_eq!(lines.len(), 2, "{said}");
-        assert!(
-            lines[0].starts_with("config.yml:7: proxy.sources[0].miror: "),
-            "{said}"
-        );
-        assert!(
-            lines[1].starts_with("config.yml:13: proxy.sources[1].auth.password_file: "),
-            "{said}"
-        );
+        assert!(lines[0].starts_with("config.yml:7: proxy.sources[0].miror: "), "{said}");
+        assert!(lines[1].starts_with("config.yml:13: proxy.sources[1].auth.password_file: "), "{said}");
         assert_eq!(out(&output), "");
     }
 }
@@ -89,11 +74,8 @@ fn t_bi8_a_wrong_file_is_refused_by_every_command() {
 #[test]
 fn the_first_place_holds() {
     let named = |name: &str| SHORT.replace("docker-proxy", name);
-    let files = [
-        ("a.yml", &*named("argument")),
-        ("v.yml", &*named("variable")),
-        ("config.yml", &*named("here")),
-    ];
+    let files =
+        [("a.yml", &*named("argument")), ("v.yml", &*named("variable")), ("config.yml", &*named("here"))];
     let directory = directory(&files);
     let shown = |arguments: &[&str], variables: &[(&str, &str)]| {
         let output = entrepot(directory.path(), arguments, variables);
@@ -127,10 +109,7 @@ fn t_op1_the_built_in_default_listens_on_loopback_only() {
     let output = entrepot(directory.path(), &["check"], &[]);
     assert!(output.status.success(), "{}", err(&output));
     let text = out(&output);
-    let listens: Vec<_> = text
-        .lines()
-        .filter(|line| line.starts_with("listens on"))
-        .collect();
+    let listens: Vec<_> = text.lines().filter(|line| line.starts_with("listens on")).collect();
     assert_eq!(listens, ["listens on: 127.0.0.1:8080"]);
 }
 
@@ -147,11 +126,6 @@ fn t_cr8_config_masks_secrets_and_can_be_read_again() {
         assert!(shown.contains("***") && !shown.contains("canary"), "{shown}");
         std::fs::write(directory.path().join("again.yml"), &shown).unwrap();
         let again = entrepot(directory.path(), &["config", "--config", "again.yml"], &[]);
-        assert_eq!(
-            out(&again).replace("again.yml", "config.yml"),
-            shown,
-            "{}",
-            err(&again)
-        );
+        assert_eq!(out(&again).replace("again.yml", "config.yml"), shown, "{}", err(&again));
     }
 }

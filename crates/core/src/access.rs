@@ -36,11 +36,7 @@ pub enum Standing {
 pub fn standing(source: &Source, repository: &Repository, client: &Client) -> Standing {
     if source.auth.is_none() || client.is_known() {
         Standing::Open
-    } else if source
-        .public
-        .iter()
-        .any(|pattern| pattern.matches(repository.as_str()))
-    {
+    } else if source.public.iter().any(|pattern| pattern.matches(repository.as_str())) {
         Standing::Public
     } else {
         Standing::Probe
@@ -52,10 +48,7 @@ pub fn standing(source: &Source, repository: &Repository, client: &Client) -> St
 pub fn credentialed(source: &Source, repository: &Repository, public: bool) -> bool {
     source.auth.is_some()
         && !public
-        && !source
-            .public
-            .iter()
-            .any(|pattern| pattern.matches(repository.as_str()))
+        && !source.public.iter().any(|pattern| pattern.matches(repository.as_str()))
 }
 
 /// Whether a client with no credentials may pass at all.
@@ -67,16 +60,11 @@ pub fn admits(config: &Config, client: &Client) -> bool {
 /// spells it; `insufficient`: a valid token was presented, but it names nobody.
 pub fn challenge(config: &Config, scope: Option<&str>, insufficient: bool) -> String {
     let endpoint = config.endpoint.as_str().trim_end_matches('/');
-    let mut challenge = format!(
-        "Bearer realm=\"{endpoint}/token\",service=\"{}\"",
-        service(config)
-    );
+    let mut challenge = format!("Bearer realm=\"{endpoint}/token\",service=\"{}\"", service(config));
     if let Some(scope) = scope {
         // A raw name holds visible ASCII; a quote or backslash in it would end the parameter.
-        let safe: String = scope
-            .chars()
-            .filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))
-            .collect();
+        let safe: String =
+            scope.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
         challenge.push_str(&format!(",scope=\"repository:{safe}:pull\""));
     }
     if insufficient {
@@ -88,10 +76,7 @@ pub fn challenge(config: &Config, scope: Option<&str>, insufficient: bool) -> St
 /// The endpoint's host, with its port where it is not the scheme's own.
 pub fn service(config: &Config) -> String {
     let host = config.endpoint.host_str().unwrap_or_default();
-    config
-        .endpoint
-        .port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    config.endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 #[cfg(test)]

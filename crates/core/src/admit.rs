@@ -117,10 +117,7 @@ pub fn admit(config: &Config, head: &Parts, peer: IpAddr, key: &SigningKey, now:
         head,
         key,
         now,
-        context: FailureContext {
-            head_only: head.method == Method::HEAD,
-            ..FailureContext::new(config)
-        },
+        context: FailureContext { head_only: head.method == Method::HEAD, ..FailureContext::new(config) },
         scope: None,
         ns: None,
         route: Route::Other,
@@ -163,12 +160,8 @@ impl Door<'_> {
         }
         let ApiPath { root, call } = parsed.map_err(path_failure)?;
         let query = Query::parse(self.head.uri.query().unwrap_or_default())?;
-        let place = Place {
-            config: self.config,
-            host: &host,
-            root: root.as_deref(),
-            ns: query.ns.as_deref(),
-        };
+        let place =
+            Place { config: self.config, host: &host, root: root.as_deref(), ns: query.ns.as_deref() };
         let (name, request) = match call {
             Call::Token => return self.token(),
             Call::Ping => return self.ping(&place),
@@ -210,10 +203,7 @@ impl Door<'_> {
         place.named()?;
         let authorized = self.identify()?;
         self.enter(&authorized)?;
-        Err(Failure::new(
-            Reason::NameUnknown,
-            "this mirror gives no catalogue of repositories",
-        ))
+        Err(Failure::new(Reason::NameUnknown, "this mirror gives no catalogue of repositories"))
     }
 
     fn pull(&mut self, place: &Place<'_>, name: &RawName, call: Request) -> Result<Admitted, Failure> {
@@ -221,10 +211,7 @@ impl Door<'_> {
         self.scope = Some(resolved.shown.clone());
         self.ns.clone_from(&resolved.ns);
         let Authorized { client, presented } = self.identify()?;
-        self.enter(&Authorized {
-            client: client.clone(),
-            presented,
-        })?;
+        self.enter(&Authorized { client: client.clone(), presented })?;
         let headers = &self.head.headers;
         let ranged = matches!(call, Request::Blob(_)) && self.head.method == Method::GET;
         Ok(Admitted::Call(Box::new(Incoming {
@@ -252,28 +239,15 @@ impl Door<'_> {
     }
 
     fn enter(&self, authorized: &Authorized) -> Result<(), Failure> {
-        if access::admits(self.config, &authorized.client) {
-            Ok(())
-        } else {
-            Err(login_needed())
-        }
+        if access::admits(self.config, &authorized.client) { Ok(()) } else { Err(login_needed()) }
     }
 
     fn answered(&self, answer: Answer) -> Admitted {
-        Admitted::Answer {
-            answer,
-            route: self.route,
-            client: self.client.clone(),
-            reason: None,
-        }
+        Admitted::Answer { answer, route: self.route, client: self.client.clone(), reason: None }
     }
 
     fn refuse(self, failure: &Failure) -> Admitted {
-        let context = FailureContext {
-            scope: self.scope.as_deref(),
-            ns: self.ns.as_deref(),
-            ..self.context
-        };
+        let context = FailureContext { scope: self.scope.as_deref(), ns: self.ns.as_deref(), ..self.context };
         Admitted::Answer {
             answer: answer::failure(failure, &context),
             route: self.route,
@@ -333,17 +307,11 @@ fn allowed(route: Route) -> Allow {
 }
 
 fn push_unsupported() -> Failure {
-    Failure::new(
-        Reason::MethodUnsupported,
-        "this mirror only serves pulls: push to the registry itself",
-    )
+    Failure::new(Reason::MethodUnsupported, "this mirror only serves pulls: push to the registry itself")
 }
 
 fn login_needed() -> Failure {
-    Failure::new(
-        Reason::Unauthorized,
-        "this mirror wants to know who asks: log in to it",
-    )
+    Failure::new(Reason::Unauthorized, "this mirror wants to know who asks: log in to it")
 }
 
 fn path_failure(error: PathError) -> Failure {
@@ -366,10 +334,7 @@ fn digest_failure(error: DigestError) -> Failure {
 }
 
 fn texts<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok())
 }
 
 /// The header's value, if there is exactly one.

@@ -42,11 +42,7 @@ impl Answer {
         let mut headers = HeaderMap::new();
         headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        Answer {
-            status,
-            headers,
-            body: Bytes::new(),
-        }
+        Answer { status, headers, body: Bytes::new() }
     }
 
     /// Whether the connection ends with it.
@@ -90,10 +86,7 @@ pub fn preflight() -> Answer {
     let mut answer = Answer::new(StatusCode::NO_CONTENT);
     answer.set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
     answer.set(header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS");
-    answer.set(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        "Accept, Range, If-None-Match, If-Range",
-    );
+    answer.set(header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Range, If-None-Match, If-Range");
     answer.set(header::ACCESS_CONTROL_MAX_AGE, "86400");
     answer.set(header::ALLOW, "GET, HEAD, OPTIONS");
     answer

@@ -56,13 +56,22 @@ pub enum Event {
         reason: Option<Reason>,
     },
     /// Upstream's bytes did not hash to what was asked for.
-    DigestMismatch { source: Arc<str> },
+    DigestMismatch {
+        source: Arc<str>,
+    },
     /// A body broke and was resumed at `offset`.
-    Resumed { source: Arc<str>, offset: u64 },
+    Resumed {
+        source: Arc<str>,
+        offset: u64,
+    },
     /// A client was refused by its rate limit.
-    Limited { bucket: crate::limit::Bucket },
+    Limited {
+        bucket: crate::limit::Bucket,
+    },
     /// A new configuration was read.
-    Reloaded { accepted: bool },
+    Reloaded {
+        accepted: bool,
+    },
 }
 
 /// The route as a label: the same few words however many repositories there are (T-OL6).

@@ -224,7 +224,9 @@ impl Reason {
             | Reason::SizeMismatch
             | Reason::TooLarge
             | Reason::UpstreamUnsupported => Side::Upstream,
-            Reason::StoreFailed | Reason::Overloaded | Reason::ShuttingDown | Reason::Internal => Side::Mirror,
+            Reason::StoreFailed | Reason::Overloaded | Reason::ShuttingDown | Reason::Internal => {
+                Side::Mirror
+            }
         }
     }
 }

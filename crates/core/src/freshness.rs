@@ -119,11 +119,7 @@ pub enum AfterFailure {
 
 /// The policy for one tag.
 pub fn tag_policy(cache: &Cache, source: &Source, repository: &Repository, tag: &Tag) -> TagPolicy {
-    TagPolicy {
-        ttl: ttl_for(cache, repository, tag),
-        max_stale: cache.max_stale,
-        on_gone: source.on_gone,
-    }
+    TagPolicy { ttl: ttl_for(cache, repository, tag), max_stale: cache.max_stale, on_gone: source.on_gone }
 }
 
 /// How long a tag is believed: the first rule that matches, capped for signatures.
@@ -136,11 +132,7 @@ pub fn ttl_for(cache: &Cache, repository: &Repository, tag: &Tag) -> Duration {
         .iter()
         .find(|rule| any(&rule.images, repository.as_str()) && any(&rule.tags, tag.as_str()));
     let ttl = rule.map_or(cache.manifest_ttl, |rule| rule.manifest_ttl);
-    if is_signature(tag) {
-        ttl.min(SIGNATURE_TTL)
-    } else {
-        ttl
-    }
+    if is_signature(tag) { ttl.min(SIGNATURE_TTL) } else { ttl }
 }
 
 /// How long a list of referrers, or of tags, is believed.
@@ -157,22 +149,13 @@ pub fn is_signature(tag: &Tag) -> bool {
     let hex = rest.split_once('.').map_or(rest, |(hex, _)| hex);
     matches!(algorithm, "sha256" | "sha512")
         && hex.len() >= 32
-        && hex
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 impl TagRecord {
     /// A record of what upstream has just said.
     pub fn new(digest: Digest, size: u64, media_type: MediaType, credentialed: bool, now: Wall) -> TagRecord {
-        TagRecord {
-            digest,
-            size,
-            media_type,
-            checked: now,
-            credentialed,
-            trouble: None,
-        }
+        TagRecord { digest, size, media_type, checked: now, credentialed, trouble: None }
     }
 
     /// The same record after upstream has confirmed it.
@@ -194,9 +177,7 @@ pub fn tag_verdict(record: &TagRecord, policy: &TagPolicy, now: Wall, budget_low
     let from_future = now.plus(SKEW) < record.checked;
     let age = record.age(now);
     if record.trouble.is_none() && !from_future && age < policy.ttl {
-        return TagVerdict::Fresh {
-            left: policy.ttl - age,
-        };
+        return TagVerdict::Fresh { left: policy.ttl - age };
     }
     if !may_be_stale(record, policy, now) {
         return TagVerdict::Gone;
@@ -208,12 +189,8 @@ pub fn tag_verdict(record: &TagRecord, policy: &TagPolicy, now: Wall, budget_low
         (true, true) => TagVerdict::Denied,
         (true, false) => TagVerdict::Stale { kind },
         (false, true) => TagVerdict::Revalidate { wait: None },
-        (false, false) if budget_low => TagVerdict::Stale {
-            kind: kind.or(Some(TroubleKind::Limited)),
-        },
-        (false, false) => TagVerdict::Revalidate {
-            wait: Some(REVALIDATION_WAIT),
-        },
+        (false, false) if budget_low => TagVerdict::Stale { kind: kind.or(Some(TroubleKind::Limited)) },
+        (false, false) => TagVerdict::Revalidate { wait: Some(REVALIDATION_WAIT) },
     }
 }
 
@@ -224,24 +201,14 @@ pub fn after_failure(record: &TagRecord, policy: &TagPolicy, failure: &Failure, 
         return AfterFailure::Follow;
     }
     let mut troubled = record.clone();
-    let failures = record
-        .trouble
-        .map_or(0, |trouble| trouble.failures)
-        .saturating_add(1);
+    let failures = record.trouble.map_or(0, |trouble| trouble.failures).saturating_add(1);
     let pause = backoff(failures, failure.retry_after);
-    troubled.trouble = Some(Trouble {
-        kind,
-        failures,
-        retry_at: now.plus(pause),
-    });
+    troubled.trouble = Some(Trouble { kind, failures, retry_at: now.plus(pause) });
     if kind == TroubleKind::Refused && record.credentialed {
         return AfterFailure::Deny { record: troubled };
     }
     if may_be_stale(&troubled, policy, now) {
-        AfterFailure::Stale {
-            record: troubled,
-            kind,
-        }
+        AfterFailure::Stale { record: troubled, kind }
     } else {
         AfterFailure::TooOld
     }
@@ -261,10 +228,7 @@ pub fn warning(kind: Option<TroubleKind>) -> &'static str {
 /// A tag that is gone upstream and kept by `on_gone` is kept for good: upstream did answer, so the copy does not age.
 fn may_be_stale(record: &TagRecord, policy: &TagPolicy, now: Wall) -> bool {
     match record.trouble {
-        Some(Trouble {
-            kind: TroubleKind::Gone,
-            ..
-        }) => policy.on_gone == OnGone::Keep,
+        Some(Trouble { kind: TroubleKind::Gone, .. }) => policy.on_gone == OnGone::Keep,
         _ => record.age(now) <= policy.ttl.saturating_add(policy.max_stale),
     }
 }
@@ -275,9 +239,7 @@ fn backs_off(trouble: &Trouble, now: Wall) -> bool {
 }
 
 fn backoff(failures: u32, retry_after: Option<Duration>) -> Duration {
-    let doubled = MIN_BACKOFF
-        .saturating_mul(1u32 << failures.saturating_sub(1).min(16))
-        .min(MAX_BACKOFF);
+    let doubled = MIN_BACKOFF.saturating_mul(1u32 << failures.saturating_sub(1).min(16)).min(MAX_BACKOFF);
     doubled.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 

@@ -34,10 +34,7 @@ pub fn manifest(
         Reference::Digest(digest) => Some(*digest),
         Reference::Tag(_) => said(headers),
     };
-    let digest = Digest::of(
-        wanted.map_or(Algorithm::Sha256, |wanted| wanted.algorithm()),
-        bytes,
-    );
+    let digest = Digest::of(wanted.map_or(Algorithm::Sha256, |wanted| wanted.algorithm()), bytes);
     if let Some(wanted) = wanted.filter(|wanted| *wanted != digest) {
         return Err(Failure::new(
             Reason::DigestMismatch,
@@ -76,11 +73,7 @@ pub fn described(reference: &Reference, reply: &Reply) -> Result<Option<Describe
         .filter(MediaType::is_manifest);
     let size = reply.size.filter(|size| *size <= MAX_MANIFEST as u64);
     Ok(match (digest, size, media_type) {
-        (Some(digest), Some(size), Some(media_type)) => Some(Described {
-            digest,
-            size,
-            media_type,
-        }),
+        (Some(digest), Some(size), Some(media_type)) => Some(Described { digest, size, media_type }),
         _ => None,
     })
 }
@@ -187,11 +180,7 @@ mod tests {
         for (text, kind) in [("{}", OCI), ("not json", OCI), (&*image(), "text/plain")] {
             let by_digest = Reference::Digest(Digest::sha256(text.as_bytes()));
             let read = manifest(&by_digest, &headers(None, Some(kind)), text.as_bytes());
-            assert_eq!(
-                read.unwrap_err().reason,
-                Reason::UpstreamManifestInvalid,
-                "{text}"
-            );
+            assert_eq!(read.unwrap_err().reason, Reason::UpstreamManifestInvalid, "{text}");
         }
     }
 
@@ -219,10 +208,7 @@ mod tests {
         assert!(described(&reference, &silent).unwrap().is_some());
         let other = Digest::sha256(b"other").to_string();
         let lying = reply(headers(Some(&other), Some(OCI)), Some(2));
-        assert_eq!(
-            described(&reference, &lying).unwrap_err().reason,
-            Reason::DigestMismatch
-        );
+        assert_eq!(described(&reference, &lying).unwrap_err().reason, Reason::DigestMismatch);
     }
 
     #[test]
@@ -231,10 +217,7 @@ mod tests {
         assert_eq!(blob_size(&digest, None, 5), Ok(()));
         assert_eq!(blob_size(&digest, Some(5), 5), Ok(()));
         assert_eq!(blob_size(&Digest::sha256(b""), None, 0), Ok(()));
-        assert!(
-            blob_size(&digest, None, 0).is_err(),
-            "nothing hashes to something else"
-        );
+        assert!(blob_size(&digest, None, 0).is_err(), "nothing hashes to something else");
         for found in [0, 4, 6, u64::MAX] {
             let failure = blob_size(&digest, Some(5), found).unwrap_err();
             assert_eq!(failure.reason, Reason::SizeMismatch);

@@ -102,11 +102,7 @@ impl Gcra {
 
     pub fn new(count: u32, per: Duration, burst: u32) -> Gcra {
         let per_ms = u64::try_from(per.as_millis()).unwrap_or(u64::MAX);
-        Gcra {
-            count: count.max(1),
-            per_ms: per_ms.max(1),
-            burst: burst.max(1),
-        }
+        Gcra { count: count.max(1), per_ms: per_ms.max(1), burst: burst.max(1) }
     }
 
     /// Charges `cost` requests at `now` to a bucket last seen at `tat` (`None`: never).
@@ -116,10 +112,7 @@ impl Gcra {
         let after = before + u128::from(cost) * u128::from(self.per_ms);
         let allowance = u128::from(self.burst) * u128::from(self.per_ms);
         match after.checked_sub(instant + allowance) {
-            None | Some(0) => Verdict::Allowed {
-                tat: Tat(after),
-                standing: self.standing(after - instant),
-            },
+            None | Some(0) => Verdict::Allowed { tat: Tat(after), standing: self.standing(after - instant) },
             Some(excess) => Verdict::Refused {
                 retry_after: self.duration(excess),
                 standing: self.standing(before - instant),
@@ -172,10 +165,7 @@ impl fmt::Display for LimitKey {
         match self.client {
             Prefix::V4(octets) => write!(f, "{}", std::net::Ipv4Addr::from(octets)),
             Prefix::V6([a, b, c, d, e, g, h, i]) => {
-                write!(
-                    f,
-                    "{a:02x}{b:02x}:{c:02x}{d:02x}:{e:02x}{g:02x}:{h:02x}{i:02x}::/64"
-                )
+                write!(f, "{a:02x}{b:02x}:{c:02x}{d:02x}:{e:02x}{g:02x}:{h:02x}{i:02x}::/64")
             }
         }
     }
@@ -190,11 +180,7 @@ impl Default for Buckets {
 impl Buckets {
     /// At most `capacity` keys, and at least one.
     pub fn new(capacity: usize) -> Buckets {
-        Buckets {
-            capacity: capacity.max(1),
-            tats: HashMap::new(),
-            order: BTreeSet::new(),
-        }
+        Buckets { capacity: capacity.max(1), tats: HashMap::new(), order: BTreeSet::new() }
     }
 
     /// Charges `cost` requests to `key`. One key must always come with the same `gcra`, or with a new `Buckets` when the

@@ -21,15 +21,8 @@ use crate::upstream::{Reply, What};
 /// A list that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListAsk {
-    Tags {
-        page: Page,
-        query: String,
-    },
-    Referrers {
-        digest: Digest,
-        artifact_type: Option<String>,
-        query: String,
-    },
+    Tags { page: Page, query: String },
+    Referrers { digest: Digest, artifact_type: Option<String>, query: String },
 }
 
 /// A list as upstream gave it.
@@ -58,15 +51,9 @@ impl ListAsk {
     pub fn of(request: &Request) -> Option<ListAsk> {
         match request.clone() {
             Request::Tags { page, query } => Some(ListAsk::Tags { page, query }),
-            Request::Referrers {
-                digest,
-                artifact_type,
-                query,
-            } => Some(ListAsk::Referrers {
-                digest,
-                artifact_type,
-                query,
-            }),
+            Request::Referrers { digest, artifact_type, query } => {
+                Some(ListAsk::Referrers { digest, artifact_type, query })
+            }
             Request::Manifest(_) | Request::Blob(_) => None,
         }
     }
@@ -83,10 +70,7 @@ impl ListAsk {
     pub fn what(&self) -> What {
         match self {
             // Registries disagree on what a page of no tags is: ask for one, and cut it off.
-            ListAsk::Tags {
-                page: Page { n: Some(0), .. },
-                ..
-            } => What::Tags("n=1".to_owned()),
+            ListAsk::Tags { page: Page { n: Some(0), .. }, .. } => What::Tags("n=1".to_owned()),
             ListAsk::Tags { query, .. } => What::Tags(query.clone()),
             ListAsk::Referrers { digest, query, .. } => What::Referrers(*digest, query.clone()),
         }
@@ -121,11 +105,7 @@ impl ListRecord {
                 (referrer_page(artifact_type.as_deref(), reply, bytes)?, next)
             }
         };
-        Ok(ListRecord {
-            list,
-            next,
-            checked: now,
-        })
+        Ok(ListRecord { list, next, checked: now })
     }
 
     /// The list of referrers that stands under a tag (distribution-spec, "Referrers Tag Schema").
@@ -133,11 +113,7 @@ impl ListRecord {
     /// Errors: `UpstreamBadAnswer` for what is no index.
     pub fn of_tag(bytes: &[u8], artifact_type: Option<&str>, now: Wall) -> Result<ListRecord, Failure> {
         let list = chosen(&index(bytes)?, artifact_type);
-        Ok(ListRecord {
-            list,
-            next: None,
-            checked: now,
-        })
+        Ok(ListRecord { list, next: None, checked: now })
     }
 
     /// How much longer it is believed, if it still is.
@@ -169,14 +145,9 @@ impl ListRecord {
             .as_ref()
             .and_then(|query| answer::next_link(&call.resolved, &ask.tail(), &format!("?{query}")));
         match &self.list {
-            List::Tags(tags) => answer::tags(
-                &call.resolved,
-                tags,
-                next.as_deref(),
-                left,
-                served,
-                call.head_only,
-            ),
+            List::Tags(tags) => {
+                answer::tags(&call.resolved, tags, next.as_deref(), left, served, call.head_only)
+            }
             List::Referrers { index, filtered } => {
                 let body = Bytes::from(index.clone());
                 answer::referrers(body, *filtered, next.as_deref(), left, served, call.head_only)
@@ -192,10 +163,7 @@ pub fn keep(cache: &Cache) -> Duration {
 
 fn tag_page(page: &Page, bytes: &[u8], next: Option<String>) -> Result<(List, Option<String>), Failure> {
     let list = TagList::parse(bytes).map_err(|error| {
-        Failure::new(
-            Reason::UpstreamBadAnswer,
-            format!("upstream's list of tags is not one: {error}"),
-        )
+        Failure::new(Reason::UpstreamBadAnswer, format!("upstream's list of tags is not one: {error}"))
     })?;
     // An upstream that pages does so in an order of its own; one that ignores `n` is cut for the client.
     let ignores = page.n.is_some_and(|n| list.tags.len() as u64 > n);
@@ -212,15 +180,10 @@ fn tag_page(page: &Page, bytes: &[u8], next: Option<String>) -> Result<(List, Op
 
 fn referrer_page(artifact_type: Option<&str>, reply: &Reply, bytes: &[u8]) -> Result<List, Failure> {
     let manifest = index(bytes)?;
-    let applied = reply
-        .headers
-        .get("oci-filters-applied")
-        .and_then(|applied| applied.to_str().ok())
-        .is_some_and(|applied| {
-            applied
-                .split(',')
-                .any(|filter| filter.trim().eq_ignore_ascii_case("artifactType"))
-        });
+    let applied =
+        reply.headers.get("oci-filters-applied").and_then(|applied| applied.to_str().ok()).is_some_and(
+            |applied| applied.split(',').any(|filter| filter.trim().eq_ignore_ascii_case("artifactType")),
+        );
     match artifact_type {
         Some(_) if !applied => Ok(chosen(&manifest, artifact_type)),
         _ => Ok(List::Referrers {
@@ -248,20 +211,11 @@ fn chosen(manifest: &Manifest, artifact_type: Option<&str>) -> List {
         Some(wanted) => referrers::index(referrers::filter(&manifest.children, wanted)),
         None => referrers::index(&manifest.children),
     };
-    List::Referrers {
-        index: String::from_utf8_lossy(&index).into_owned(),
-        filtered: artifact_type.is_some(),
-    }
+    List::Referrers { index: String::from_utf8_lossy(&index).into_owned(), filtered: artifact_type.is_some() }
 }
 
 fn next_query(reply: &Reply) -> Option<String> {
-    let target = link::next(
-        reply
-            .headers
-            .get_all(LINK)
-            .iter()
-            .filter_map(|value| value.to_str().ok()),
-    )?;
+    let target = link::next(reply.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()))?;
     let (_, query) = target.split_once('?')?;
     Some(query.to_owned())
 }

@@ -112,18 +112,8 @@ fn is_public_name(name: &str) -> bool {
         return false;
     };
     let unusual = last.is_empty() || last.bytes().all(|b| b.is_ascii_digit());
-    let local = [
-        "localhost",
-        "local",
-        "internal",
-        "intranet",
-        "lan",
-        "corp",
-        "home",
-        "arpa",
-        "test",
-        "invalid",
-    ];
+    let local =
+        ["localhost", "local", "internal", "intranet", "lan", "corp", "home", "arpa", "test", "invalid"];
     !unusual && !local.contains(&last)
 }
 
@@ -242,9 +232,9 @@ mod tests {
     #[test]
     fn t_ss1_ports_of_other_services() {
         assert!(SERVICE_PORTS.is_sorted());
-        for port in [
-            1, 21, 22, 23, 25, 110, 445, 1023, 2375, 2379, 3306, 5432, 6379, 9200, 10250, 11211, 27017,
-        ] {
+        for port in
+            [1, 21, 22, 23, 25, 110, 445, 1023, 2375, 2379, 3306, 5432, 6379, 9200, 10250, 11211, 27017]
+        {
             assert!(!is_web_port(port), "{port}");
         }
         for port in [80, 443, 1024, 5000, 8080, 8443, 9000, 65535] {

@@ -56,12 +56,7 @@ impl NamePattern {
         let long = "~".repeat(MAX_PATTERN + 1);
         let deep = format!("{long}/{long}");
         let witness = |one: &str, any: &str| {
-            other
-                .text
-                .replace("**", "\u{1}")
-                .replace('*', one)
-                .replace('\u{1}', any)
-                .replace('?', "~")
+            other.text.replace("**", "\u{1}").replace('*', one).replace('\u{1}', any).replace('?', "~")
         };
         [witness("", &long), witness(&long, &long), witness(&long, &deep)]
             .iter()
@@ -74,36 +69,23 @@ impl FromStr for NamePattern {
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
         if text.is_empty() {
-            return Err(PatternError(
-                "an empty pattern matches nothing; write `*` for everything".into(),
-            ));
+            return Err(PatternError("an empty pattern matches nothing; write `*` for everything".into()));
         }
         if text.len() > MAX_PATTERN {
             return Err(PatternError(format!("a pattern has at most {MAX_PATTERN} bytes")));
         }
         if let Some(stranger) = text.chars().find(|c| !c.is_ascii_graphic()) {
-            return Err(PatternError(format!(
-                "`{}` occurs in no name",
-                stranger.escape_default()
-            )));
+            return Err(PatternError(format!("`{}` occurs in no name", stranger.escape_default())));
         }
-        if text
-            .split('/')
-            .any(|segment| segment.contains("**") && segment != "**")
-        {
-            return Err(PatternError(format!(
-                "`{text}`: `**` must stand alone between slashes"
-            )));
+        if text.split('/').any(|segment| segment.contains("**") && segment != "**") {
+            return Err(PatternError(format!("`{text}`: `**` must stand alone between slashes")));
         }
         let glob = GlobBuilder::new(text)
             .literal_separator(true)
             .backslash_escape(false)
             .build()
             .map_err(|error| PatternError(format!("`{text}` is not a pattern: {}", error.kind())))?;
-        Ok(NamePattern {
-            text: text.to_owned(),
-            matcher: glob.compile_matcher(),
-        })
+        Ok(NamePattern { text: text.to_owned(), matcher: glob.compile_matcher() })
     }
 }
 
@@ -141,9 +123,7 @@ impl HostPattern {
         if !self.wildcard {
             return host == self.host;
         }
-        let labels = host
-            .strip_suffix(self.host.as_str())
-            .and_then(|front| front.strip_suffix('.'));
+        let labels = host.strip_suffix(self.host.as_str()).and_then(|front| front.strip_suffix('.'));
         labels.is_some_and(|labels| labels.split('.').all(is_label))
     }
 }
@@ -167,10 +147,7 @@ impl FromStr for HostPattern {
         };
         // The colons inside brackets belong to an address.
         let after_address = rest.rfind(']').map_or(0, |end| end + 1);
-        let (host, port) = match rest[after_address..]
-            .rfind(':')
-            .map(|colon| colon + after_address)
-        {
+        let (host, port) = match rest[after_address..].rfind(':').map(|colon| colon + after_address) {
             None => (rest, None),
             Some(colon) => {
                 let port = &rest[colon + 1..];
@@ -187,14 +164,9 @@ impl FromStr for HostPattern {
             None => return Err(wrong()),
         };
         // The last label of a name is never a number (WHATWG URL, "ends in a number"): that is an address.
-        let number = host
-            .rsplit('.')
-            .next()
-            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+        let number = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
         if wildcard && (number || host.starts_with('[')) {
-            return Err(PatternError(format!(
-                "`{text}`: a star cannot stand for a part of an address"
-            )));
+            return Err(PatternError(format!("`{text}`: a star cannot stand for a part of an address")));
         }
         if number && host.parse::<Ipv4Addr>().is_err() {
             return Err(wrong());
@@ -204,10 +176,7 @@ impl FromStr for HostPattern {
 }
 
 fn is_label(label: &str) -> bool {
-    !label.is_empty()
-        && label
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl fmt::Display for HostPattern {
@@ -245,17 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_no_name_pattern() {
-        for text in [
-            "",
-            "[",
-            "{a",
-            "a b",
-            "a\u{e9}",
-            "**a",
-            "a**/b",
-            &"x".repeat(256),
-            &"{".repeat(200),
-        ] {
+        for text in ["", "[", "{a", "a b", "a\u{e9}", "**a", "a**/b", &"x".repeat(256), &"{".repeat(200)] {
             assert!(text.parse::<NamePattern>().is_err(), "{text}");
         }
     }
@@ -275,19 +234,11 @@ mod tests {
             ("a/**", "a/b/**"),
         ] {
             assert!(name(wide).covers(&name(narrow)), "{wide} {narrow}");
-            assert!(
-                wide == narrow || !name(narrow).covers(&name(wide)),
-                "{narrow} {wide}"
-            );
+            assert!(wide == narrow || !name(narrow).covers(&name(wide)), "{narrow} {wide}");
         }
-        for (one, other) in [
-            ("a*", "*a"),
-            ("?", "*"),
-            ("v?", "v*"),
-            ("a/*", "a/**"),
-            ("[ab]", "a"),
-            ("a/b", "a/c"),
-        ] {
+        for (one, other) in
+            [("a*", "*a"), ("?", "*"), ("v?", "v*"), ("a/*", "a/**"), ("[ab]", "a"), ("a/b", "a/c")]
+        {
             assert!(!name(one).covers(&name(other)), "{one} {other}");
         }
     }

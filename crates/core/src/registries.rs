@@ -27,21 +27,11 @@ pub const HUB_NAMES: &[&str] = &["docker.io", "index.docker.io", "registry-1.doc
 pub static REGISTRIES: &[Registry] = &[
     // Blobs: Docker Desktop's allow list. In AWS, the bucket of the region is named directly.
     Registry {
-        hosts: &[
-            "registry-1.docker.io",
-            "index.docker.io",
-            "docker.io",
-            "registry.hub.docker.com",
-        ],
+        hosts: &["registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"],
         label: Some("docker"),
         names: HUB_NAMES,
         token_hosts: &["auth.docker.io"],
-        blob_hosts: Some(&[
-            "*.docker.io",
-            "*.docker.com",
-            "*.r2.cloudflarestorage.com",
-            "*.amazonaws.com",
-        ]),
+        blob_hosts: Some(&["*.docker.io", "*.docker.com", "*.r2.cloudflarestorage.com", "*.amazonaws.com"]),
     },
     Registry {
         hosts: &["ghcr.io"],
@@ -58,13 +48,7 @@ pub static REGISTRIES: &[Registry] = &[
         token_hosts: &[],
         blob_hosts: Some(&["*.quay.io"]),
     },
-    Registry {
-        hosts: &["gcr.io"],
-        label: Some("gcr"),
-        names: &[],
-        token_hosts: &[],
-        blob_hosts: None,
-    },
+    Registry { hosts: &["gcr.io"], label: Some("gcr"), names: &[], token_hosts: &[], blob_hosts: None },
     Registry {
         hosts: &["k8s.gcr.io"],
         label: Some("k8s-gcr"),
@@ -152,34 +136,23 @@ pub fn known(host: &str) -> Option<&'static Registry> {
     let host = host.to_ascii_lowercase();
     let exact = |registry: &&Registry| registry.hosts.contains(&host.as_str());
     let family = |registry: &&Registry| registry.hosts.iter().any(|pattern| in_family(&host, pattern));
-    REGISTRIES
-        .iter()
-        .find(exact)
-        .or_else(|| REGISTRIES.iter().find(family))
+    REGISTRIES.iter().find(exact).or_else(|| REGISTRIES.iter().find(family))
 }
 
 impl Registry {
     /// Where credentials may go besides the registry itself, which is at `host`.
     pub fn token_patterns(&self, host: &str) -> Vec<HostPattern> {
         let region = Registry::region(host);
-        let named = self
-            .token_hosts
-            .iter()
-            .filter_map(|pattern| match pattern.contains("{region}") {
-                true => region.and_then(|region| pattern.replace("{region}", region).parse().ok()),
-                false => pattern.parse().ok(),
-            });
+        let named = self.token_hosts.iter().filter_map(|pattern| match pattern.contains("{region}") {
+            true => region.and_then(|region| pattern.replace("{region}", region).parse().ok()),
+            false => pattern.parse().ok(),
+        });
         named.collect()
     }
 
     /// Where its redirects lead; `None` when that is not known.
     pub fn blob_patterns(&self) -> Option<Vec<HostPattern>> {
-        Some(
-            self.blob_hosts?
-                .iter()
-                .filter_map(|pattern| pattern.parse().ok())
-                .collect(),
-        )
+        Some(self.blob_hosts?.iter().filter_map(|pattern| pattern.parse().ok()).collect())
     }
 
     /// The second label of a host: `cn-hangzhou` in `registry.cn-hangzhou.aliyuncs.com`.
@@ -195,9 +168,7 @@ fn in_family(host: &str, pattern: &str) -> bool {
     match rest.split_once('*') {
         None => host.strip_suffix(rest).is_some_and(|label| !label.is_empty()),
         Some((middle, suffix)) => {
-            let labels = host
-                .strip_suffix(suffix)
-                .and_then(|front| front.split_once(middle));
+            let labels = host.strip_suffix(suffix).and_then(|front| front.split_once(middle));
             labels.is_some_and(|(first, second)| !first.is_empty() && !second.is_empty())
         }
     }
@@ -211,11 +182,7 @@ mod tests {
     fn every_pattern_of_the_table_is_one() {
         for registry in REGISTRIES {
             let blobs = registry.blob_hosts.unwrap_or_default();
-            assert_eq!(
-                registry.blob_patterns().unwrap_or_default().len(),
-                blobs.len(),
-                "{registry:?}"
-            );
+            assert_eq!(registry.blob_patterns().unwrap_or_default().len(), blobs.len(), "{registry:?}");
             let tokens = registry.token_patterns("registry.cn-hangzhou.aliyuncs.com");
             assert_eq!(tokens.len(), registry.token_hosts.len(), "{registry:?}");
         }
@@ -223,24 +190,14 @@ mod tests {
 
     #[test]
     fn hosts_are_known_exactly_or_by_whole_labels() {
-        assert_eq!(
-            known("registry-1.docker.io").and_then(|r| r.label),
-            Some("docker")
-        );
+        assert_eq!(known("registry-1.docker.io").and_then(|r| r.label), Some("docker"));
         assert_eq!(known("GHCR.io").and_then(|r| r.label), Some("ghcr"));
         assert_eq!(known("k8s.gcr.io").and_then(|r| r.label), Some("k8s-gcr"));
         assert!(known("us.gcr.io").is_some_and(|r| r.label.is_none()));
         assert!(known("europe-docker.pkg.dev").is_some());
         assert!(known("123456789012.dkr.ecr.eu-west-1.amazonaws.com").is_some());
         assert!(known("my-balancer.eu-west-1.elb.amazonaws.com").is_none());
-        for stranger in [
-            "notghcr.io",
-            "ghcr.io.evil.example",
-            "evilpkg.dev",
-            ".azurecr.io.",
-            "pkg.dev",
-            "",
-        ] {
+        for stranger in ["notghcr.io", "ghcr.io.evil.example", "evilpkg.dev", ".azurecr.io.", "pkg.dev", ""] {
             assert!(known(stranger).is_none(), "{stranger}");
         }
     }
@@ -249,15 +206,7 @@ mod tests {
     fn alibaba_tokens_come_from_the_region_of_the_registry() {
         let host = "demo-registry.cn-hangzhou.cr.aliyuncs.com";
         let hosts = known(host).map(|r| r.token_patterns(host)).unwrap_or_default();
-        assert!(
-            hosts
-                .iter()
-                .any(|p| p.matches("dockerauth-ee.cn-hangzhou.aliyuncs.com", 443))
-        );
-        assert!(
-            hosts
-                .iter()
-                .all(|p| !p.matches("evil.oss-cn-hangzhou.aliyuncs.com", 443))
-        );
+        assert!(hosts.iter().any(|p| p.matches("dockerauth-ee.cn-hangzhou.aliyuncs.com", 443)));
+        assert!(hosts.iter().all(|p| !p.matches("evil.oss-cn-hangzhou.aliyuncs.com", 443)));
     }
 }

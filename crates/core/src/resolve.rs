@@ -184,10 +184,7 @@ fn owns_image(source: &Source, name: &str) -> bool {
 }
 
 fn by_registry<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Source>> {
-    config
-        .sources
-        .iter()
-        .find(|source| source.names.iter().any(|known| same_name(known, name)))
+    config.sources.iter().find(|source| source.names.iter().any(|known| same_name(known, name)))
 }
 
 fn by_source_name<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Source>> {
@@ -197,12 +194,10 @@ fn by_source_name<'a>(config: &'a Config, name: &str) -> Option<&'a Arc<Source>>
 /// A configured host without a port is meant on every port we listen on.
 fn by_host<'a>(config: &'a Config, host: &str) -> Option<&'a Arc<Source>> {
     let bare = without_port(host);
-    config.sources.iter().find(|source| {
-        source
-            .hosts
-            .iter()
-            .any(|known| same_name(known, host) || same_name(known, bare))
-    })
+    config
+        .sources
+        .iter()
+        .find(|source| source.hosts.iter().any(|known| same_name(known, host) || same_name(known, bare)))
 }
 
 fn without_port(host: &str) -> &str {

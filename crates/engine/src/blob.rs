@@ -37,12 +37,7 @@ impl<H: Host> Engine<H> {
         facts: &mut Facts,
     ) -> Result<(Answer, Option<Body<H>>), Failure> {
         let place = self.place(call, &What::Blob(digest)).await?;
-        let wanted = Wanted {
-            config,
-            call,
-            place,
-            digest,
-        };
+        let wanted = Wanted { config, call, place, digest };
         if !wanted.place.source.mirror {
             return self.pass_through(&wanted, facts).await;
         }
@@ -79,11 +74,7 @@ impl<H: Host> Engine<H> {
                 }
                 Claim::Filling { follower, ours } => (follower, ours, false),
                 Claim::Yours(ticket, follower) => {
-                    self.host.start(Job::Fill {
-                        place: place.clone(),
-                        digest,
-                        ticket,
-                    });
+                    self.host.start(Job::Fill { place: place.clone(), digest, ticket });
                     (follower, true, true)
                 }
             };
@@ -103,10 +94,7 @@ impl<H: Host> Engine<H> {
                 Err(_) => {}
             }
         }
-        Err(Failure::new(
-            Reason::UpstreamUnreachable,
-            "other downloads of this blob keep failing; try again",
-        ))
+        Err(Failure::new(Reason::UpstreamUnreachable, "other downloads of this blob keep failing; try again"))
     }
 
     /// Bytes of the blob, for HEAD. Never starts a fill.
@@ -172,21 +160,14 @@ impl<H: Host> Engine<H> {
     }
 
     pub(crate) async fn remember_shown(&self, place: &Place, digest: Digest, size: Option<u64>) {
-        let shown = Shown {
-            size,
-            media_type: None,
-        };
-        self.save(place.shared_key("blob", &digest.to_string()), &shown, None)
-            .await;
+        let shown = Shown { size, media_type: None };
+        self.save(place.shared_key("blob", &digest.to_string()), &shown, None).await;
     }
 
     /// After a failure: what upstream no longer has is no longer shown, until it is asked again.
     pub(crate) async fn not_shown(&self, place: &Place, digest: Digest, failure: &Failure) {
         if failure.reason.is_absence() {
-            self.host
-                .meta()
-                .remove(&place.shared_key("blob", &digest.to_string()))
-                .await;
+            self.host.meta().remove(&place.shared_key("blob", &digest.to_string())).await;
         }
         self.remember_absence(place, &What::Blob(digest), failure).await;
     }
@@ -207,16 +188,11 @@ impl<H: Host> Engine<H> {
         wanted: &Wanted<'_>,
         facts: &mut Facts,
     ) -> Result<(Answer, Option<Body<H>>), Failure> {
-        let Wanted {
-            call, place, digest, ..
-        } = wanted;
+        let Wanted { call, place, digest, .. } = wanted;
         let trace = Trace::new(Verdict::Bypass);
         let what = What::Blob(*digest);
-        let through = |whole, body| {
-            self.host
-                .blobs()
-                .through(*digest, whole, place.source.timeouts.stall, body)
-        };
+        let through =
+            |whole, body| self.host.blobs().through(*digest, whole, place.source.timeouts.stall, body);
         if call.head_only || call.range.is_some() || call.if_none_match.is_some() {
             let (reply, _) = self.ask(place, what.clone(), Verb::Head).await?;
             let size = reply.size.ok_or_else(|| unsized_blob(*digest))?;
@@ -265,8 +241,5 @@ impl Wanted<'_> {
 }
 
 fn unsized_blob(digest: Digest) -> Failure {
-    Failure::new(
-        Reason::UpstreamBadAnswer,
-        format!("upstream does not say how large {digest} is"),
-    )
+    Failure::new(Reason::UpstreamBadAnswer, format!("upstream does not say how large {digest} is"))
 }

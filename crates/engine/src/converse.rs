@@ -39,21 +39,10 @@ impl<H: Host> Engine<H> {
         method: Verb,
         range: Option<(u64, Option<u64>)>,
     ) -> Result<Exchange, Failure> {
-        let identity = if place.trusted {
-            self.host.identity(&place.source).await?
-        } else {
-            Identity::Anonymous
-        };
+        let identity =
+            if place.trusted { self.host.identity(&place.source).await? } else { Identity::Anonymous };
         let (source, repository) = (place.source.clone(), place.repository.clone());
-        Ok(Exchange::new(Ask {
-            source,
-            repository,
-            what,
-            method,
-            accept: None,
-            range,
-            identity,
-        }))
+        Ok(Exchange::new(Ask { source, repository, what, method, accept: None, range, identity }))
     }
 
     pub(crate) async fn begin(
@@ -163,12 +152,7 @@ impl<H: Host> Engine<H> {
             Ok(reply) => (Some(reply.status.as_u16()), None),
             Err(failure) => (None, Some(failure.reason)),
         };
-        self.host.observe(Event::Upstream {
-            source: source.name.clone(),
-            route,
-            status,
-            reason,
-        });
+        self.host.observe(Event::Upstream { source: source.name.clone(), route, status, reason });
     }
 
     /// What `work` brings, if it is there within `patience`.

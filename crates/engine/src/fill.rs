@@ -27,15 +27,9 @@ impl<H: Host> Engine<H> {
             Err(failure) => (0, Some(failure.reason)),
         };
         if reason == Some(Reason::DigestMismatch) {
-            self.host.observe(Event::DigestMismatch {
-                source: source.clone(),
-            });
+            self.host.observe(Event::DigestMismatch { source: source.clone() });
         }
-        self.host.observe(Event::FillEnded {
-            source: source.clone(),
-            bytes,
-            reason,
-        });
+        self.host.observe(Event::FillEnded { source: source.clone(), bytes, reason });
     }
 
     async fn fill_all(
@@ -57,19 +51,10 @@ impl<H: Host> Engine<H> {
         ticket.begin(size).await;
         loop {
             let arrived = body.take().ok_or_else(|| Self::unexpected("a GET"))?;
-            match ticket
-                .fill(reply.offset, arrived, place.source.timeouts.stall)
-                .await
-            {
+            match ticket.fill(reply.offset, arrived, place.source.timeouts.stall).await {
                 Filled::Whole => return Ok(()),
-                Filled::Broken {
-                    received: offset,
-                    fault,
-                } => {
-                    self.host.observe(Event::Resumed {
-                        source: place.source.name.clone(),
-                        offset,
-                    });
+                Filled::Broken { received: offset, fault } => {
+                    self.host.observe(Event::Resumed { source: place.source.name.clone(), offset });
                     (reply, body) = self.resume(&mut exchange, offset, fault).await?;
                     if reply.size.is_some() && size.is_some() && reply.size != size {
                         return Err(Failure::new(

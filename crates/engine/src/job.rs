@@ -18,16 +18,9 @@ use crate::ports::{Blobs, Flight, Host};
 #[derive(Debug)]
 pub enum Job<H: Host> {
     /// Fills one object; belongs to no client.
-    Fill {
-        place: Place,
-        digest: Digest,
-        ticket: <H::Blobs as Blobs>::Ticket,
-    },
+    Fill { place: Place, digest: Digest, ticket: <H::Blobs as Blobs>::Ticket },
     /// Work that is waited for.
-    Fly {
-        lead: <H::Flight as Flight>::Lead,
-        work: Work,
-    },
+    Fly { lead: <H::Flight as Flight>::Lead, work: Work },
 }
 
 /// What a flight does.

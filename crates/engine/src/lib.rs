@@ -46,9 +46,7 @@ pub struct Engine<H> {
 
 impl<H> Clone for Engine<H> {
     fn clone(&self) -> Self {
-        Engine {
-            host: self.host.clone(),
-        }
+        Engine { host: self.host.clone() }
     }
 }
 
@@ -72,12 +70,7 @@ impl<H: Host> Engine<H> {
         let config = self.host.config();
         let key = self.host.signing_key();
         match admit::admit(&config, head, peer, &key, self.host.now()) {
-            Admitted::Answer {
-                answer,
-                route,
-                client,
-                reason,
-            } => {
+            Admitted::Answer { answer, route, client, reason } => {
                 let mut facts = Facts::new(route, client.address).of(&client);
                 facts.reason = reason;
                 let context = FailureContext {
@@ -85,32 +78,17 @@ impl<H: Host> Engine<H> {
                     close: answer.closes(),
                     ..FailureContext::new(&config)
                 };
-                let answer = self
-                    .limited(&config, &client, &mut facts, context)
-                    .unwrap_or(answer);
-                Reply {
-                    answer,
-                    body: None,
-                    facts,
-                }
+                let answer = self.limited(&config, &client, &mut facts, context).unwrap_or(answer);
+                Reply { answer, body: None, facts }
             }
             Admitted::Token(request) => {
                 let client = &request.authorized.client;
                 let mut facts = Facts::new(Route::Token, client.address).of(client);
-                let context = FailureContext {
-                    head_only: request.head_only,
-                    ..FailureContext::new(&config)
-                };
-                let answer = self
-                    .limited(&config, client, &mut facts, context)
-                    .unwrap_or_else(|| {
-                        access::token_answer(&config, &request, form.as_ref(), &key, self.host.now())
-                    });
-                Reply {
-                    answer,
-                    body: None,
-                    facts,
-                }
+                let context = FailureContext { head_only: request.head_only, ..FailureContext::new(&config) };
+                let answer = self.limited(&config, client, &mut facts, context).unwrap_or_else(|| {
+                    access::token_answer(&config, &request, form.as_ref(), &key, self.host.now())
+                });
+                Reply { answer, body: None, facts }
             }
             Admitted::Call(call) => self.call(&config, &call).await,
         }
@@ -122,21 +100,13 @@ impl<H: Host> Engine<H> {
         let mut facts = Facts::new(Route::Other, peer);
         facts.failed(&failure);
         let config = self.host.config();
-        Reply {
-            answer: answer::failure(&failure, &answer::FailureContext::new(&config)),
-            body: None,
-            facts,
-        }
+        Reply { answer: answer::failure(&failure, &answer::FailureContext::new(&config)), body: None, facts }
     }
 
     /// Does the work of a job, to its end.
     pub async fn run(&self, job: Job<H>) {
         match job {
-            Job::Fill {
-                place,
-                digest,
-                ticket,
-            } => self.fill(place, digest, ticket).await,
+            Job::Fill { place, digest, ticket } => self.fill(place, digest, ticket).await,
             Job::Fly { lead, work } => {
                 let landed = self.work(work).await;
                 lead.land(landed);
@@ -151,21 +121,11 @@ impl<H: Host> Engine<H> {
             Ok((answer, body)) => Reply { answer, body, facts },
             Err(failure) => {
                 facts.failed(&failure);
-                let trace = Trace {
-                    stored: false,
-                    reason: Some(failure.reason),
-                    ..missed(&call.resolved.source)
-                };
-                let context = FailureContext {
-                    trace: Some(trace),
-                    limit: facts.limit,
-                    ..call.failure_context(config)
-                };
-                Reply {
-                    answer: answer::failure(&failure, &context),
-                    body: None,
-                    facts,
-                }
+                let trace =
+                    Trace { stored: false, reason: Some(failure.reason), ..missed(&call.resolved.source) };
+                let context =
+                    FailureContext { trace: Some(trace), limit: facts.limit, ..call.failure_context(config) };
+                Reply { answer: answer::failure(&failure, &context), body: None, facts }
             }
         }
     }
@@ -200,13 +160,7 @@ impl<H: Host> Engine<H> {
     ) -> Option<Answer> {
         let failure = self.charge(config, client, Bucket::Requests, facts).err()?;
         facts.failed(&failure);
-        Some(answer::failure(
-            &failure,
-            &FailureContext {
-                limit: facts.limit,
-                ..context
-            },
-        ))
+        Some(answer::failure(&failure, &FailureContext { limit: facts.limit, ..context }))
     }
 
     /// Known clients are not limited: they were let in by name. What remains is told of pulls, and of whatever is refused.
@@ -220,25 +174,16 @@ impl<H: Host> Engine<H> {
         if config.rate_limit.is_none() || client.is_known() {
             return Ok(());
         }
-        match self
-            .host
-            .charge(LimitKey::new(bucket, client.address), self.host.now())
-        {
+        match self.host.charge(LimitKey::new(bucket, client.address), self.host.now()) {
             limit::Verdict::Allowed { standing, .. } => {
                 facts.limit = (bucket == Bucket::Pulls).then_some(standing);
                 Ok(())
             }
-            limit::Verdict::Refused {
-                retry_after,
-                standing,
-            } => {
+            limit::Verdict::Refused { retry_after, standing } => {
                 self.host.observe(Event::Limited { bucket });
                 facts.limit = Some(standing);
-                Err(Failure::new(
-                    Reason::RateLimited,
-                    "too many requests from this address; try again later",
-                )
-                .retry_after(retry_after))
+                Err(Failure::new(Reason::RateLimited, "too many requests from this address; try again later")
+                    .retry_after(retry_after))
             }
         }
     }
@@ -269,15 +214,9 @@ impl<H: Host> Engine<H> {
         match self.host.flight().join(&work.key()) {
             Joined::Lead(lead, wait) => {
                 self.host.start(Job::Fly { lead, work });
-                Flown {
-                    landed: wait.landed().await,
-                    shared: false,
-                }
+                Flown { landed: wait.landed().await, shared: false }
             }
-            Joined::Wait(wait) => Flown {
-                landed: wait.landed().await,
-                shared: true,
-            },
+            Joined::Wait(wait) => Flown { landed: wait.landed().await, shared: true },
         }
     }
 
@@ -303,10 +242,7 @@ pub(crate) struct Flown {
 /// How an answer that came from upstream is traced.
 pub(crate) fn missed(source: &Source) -> Trace {
     if source.mirror {
-        Trace {
-            stored: true,
-            ..Trace::new(Verdict::Miss)
-        }
+        Trace { stored: true, ..Trace::new(Verdict::Miss) }
     } else {
         Trace::new(Verdict::Bypass)
     }

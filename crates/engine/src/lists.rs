@@ -27,9 +27,8 @@ impl<H: Host> Engine<H> {
     ) -> Result<Answer, Failure> {
         let place = self.place(call, &ask.what()).await?;
         let held = self.held_list(&place, &ask).await;
-        let fresh = held
-            .as_ref()
-            .is_some_and(|held| held.left(&config.cache, self.host.now().wall).is_some());
+        let fresh =
+            held.as_ref().is_some_and(|held| held.left(&config.cache, self.host.now().wall).is_some());
         let (record, trace, warning) = match held {
             Some(held) if fresh => (held, Trace::new(Verdict::Hit), None),
             held => match self.newest(&place, &ask).await {
@@ -37,19 +36,12 @@ impl<H: Host> Engine<H> {
                 Err(failure) => {
                     let now = self.host.now().wall;
                     let stale = held.and_then(|held| {
-                        Some((
-                            held.stale_after(&failure, place.credentialed, &config.cache, now)?,
-                            held,
-                        ))
+                        Some((held.stale_after(&failure, place.credentialed, &config.cache, now)?, held))
                     });
                     let Some((kind, held)) = stale else {
                         return Err(failure);
                     };
-                    (
-                        held,
-                        Trace::new(Verdict::Stale),
-                        Some(freshness::warning(Some(kind))),
-                    )
+                    (held, Trace::new(Verdict::Stale), Some(freshness::warning(Some(kind))))
                 }
             },
         };
@@ -94,14 +86,9 @@ impl<H: Host> Engine<H> {
 
     pub(crate) async fn fetch_list(&self, place: &Place, ask: &ListAsk) -> Result<Landed, Failure> {
         let fetched = match (self.fetch_page(place, ask).await, ask) {
-            (
-                Err(failure),
-                ListAsk::Referrers {
-                    digest,
-                    artifact_type,
-                    ..
-                },
-            ) if failure.reason.is_absence() || failure.reason == Reason::UpstreamUnsupported => {
+            (Err(failure), ListAsk::Referrers { digest, artifact_type, .. })
+                if failure.reason.is_absence() || failure.reason == Reason::UpstreamUnsupported =>
+            {
                 // No such API there: the list may stand under a tag. If it does not, the client hears 404 and looks for
                 // the tag itself; an empty list would claim that there are none (wire behaviour of cosign).
                 self.by_tag_schema(place, digest, artifact_type.as_deref()).await
@@ -111,8 +98,7 @@ impl<H: Host> Engine<H> {
         match &fetched {
             Ok(record) if place.source.mirror => {
                 let keep = list::keep(&self.host.config().cache);
-                self.save(place.shared_key("list", &ask.key()), record, Some(keep))
-                    .await;
+                self.save(place.shared_key("list", &ask.key()), record, Some(keep)).await;
             }
             Ok(_) => {}
             Err(failure) => self.remember_absence(place, &ask.what(), failure).await,
@@ -124,21 +110,15 @@ impl<H: Host> Engine<H> {
         let (reply, body) = self.ask(place, ask.what(), Verb::Get).await?;
         let body = body.ok_or_else(|| Self::unexpected("a GET"))?;
         let max = ask.max_body();
-        let bytes = self
-            .host
-            .http()
-            .read_small(body, max)
-            .await
-            .map_err(|fault| match fault {
-                SmallFault::TooLarge => Failure::new(
-                    Reason::TooLarge,
-                    format!("upstream's list has more than {max} bytes; ask for pages with n="),
-                ),
-                SmallFault::Broken => Failure::new(
-                    Reason::UpstreamUnreachable,
-                    "upstream broke off in the middle of the list",
-                ),
-            })?;
+        let bytes = self.host.http().read_small(body, max).await.map_err(|fault| match fault {
+            SmallFault::TooLarge => Failure::new(
+                Reason::TooLarge,
+                format!("upstream's list has more than {max} bytes; ask for pages with n="),
+            ),
+            SmallFault::Broken => {
+                Failure::new(Reason::UpstreamUnreachable, "upstream broke off in the middle of the list")
+            }
+        })?;
         ListRecord::read(ask, &reply, &bytes, self.host.now().wall)
     }
 
@@ -148,9 +128,7 @@ impl<H: Host> Engine<H> {
         digest: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<ListRecord, Failure> {
-        let held = self
-            .fetch(place, &Reference::Tag(Tag::for_referrers(digest)))
-            .await?;
+        let held = self.fetch(place, &Reference::Tag(Tag::for_referrers(digest))).await?;
         ListRecord::of_tag(&held.bytes, artifact_type, self.host.now().wall)
     }
 }

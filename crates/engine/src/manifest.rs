@@ -54,10 +54,7 @@ struct Unfetched {
 
 impl From<Failure> for Unfetched {
     fn from(failure: Failure) -> Unfetched {
-        Unfetched {
-            failure,
-            again: false,
-        }
+        Unfetched { failure, again: false }
     }
 }
 
@@ -84,16 +81,11 @@ impl<H: Host> Engine<H> {
             limit: facts.limit,
             ..Served::new(found.trace)
         };
-        let described = ManifestFacts {
-            digest: found.digest,
-            size: found.size,
-            media_type: &found.media_type,
-        };
+        let described =
+            ManifestFacts { digest: found.digest, size: found.size, media_type: &found.media_type };
         let believed = found.left.map_or(Believed::Forever, Believed::For);
         let mut answer = answer::manifest(&described, believed, &served, call.if_none_match.as_ref());
-        if let Some(bytes) = found
-            .bytes
-            .filter(|_| !call.head_only && answer.status == http::StatusCode::OK)
+        if let Some(bytes) = found.bytes.filter(|_| !call.head_only && answer.status == http::StatusCode::OK)
         {
             answer.body = bytes;
         }
@@ -114,11 +106,8 @@ impl<H: Host> Engine<H> {
         reference: Reference,
         head: bool,
     ) -> Result<Found, Failure> {
-        let work = if head {
-            Work::Look(place.clone(), reference)
-        } else {
-            Work::Fetch(place.clone(), reference)
-        };
+        let work =
+            if head { Work::Look(place.clone(), reference) } else { Work::Fetch(place.clone(), reference) };
         let flown = self.fly(work).await;
         let trace = missed(&place.source).joined(flown.shared);
         match flown.landed? {
@@ -133,15 +122,9 @@ impl<H: Host> Engine<H> {
         if !place.source.mirror {
             return None;
         }
-        let shown: Shown = self
-            .load(&place.shared_key("manifest", &digest.to_string()))
-            .await?;
+        let shown: Shown = self.load(&place.shared_key("manifest", &digest.to_string())).await?;
         let bytes = self.host.blobs().read(digest, MAX_MANIFEST).await?;
-        Some(Held {
-            digest,
-            media_type: shown.media_type?,
-            bytes,
-        })
+        Some(Held { digest, media_type: shown.media_type?, bytes })
     }
 
     /// What an earlier flight brought between this request's look at the records and its own flight.
@@ -164,9 +147,7 @@ impl<H: Host> Engine<H> {
                 record.digest
             }
         };
-        self.held(place, digest)
-            .await
-            .map(|held| Ok(Landed::Manifest(held)))
+        self.held(place, digest).await.map(|held| Ok(Landed::Manifest(held)))
     }
 
     /// GETs a manifest, checks it and keeps it.
@@ -177,8 +158,7 @@ impl<H: Host> Engine<H> {
                 Ok(checked.held)
             }
             Err(failure) => {
-                self.remember_absence(place, &What::Manifest(reference.clone()), &failure)
-                    .await;
+                self.remember_absence(place, &What::Manifest(reference.clone()), &failure).await;
                 Err(failure)
             }
         }
@@ -198,35 +178,21 @@ impl<H: Host> Engine<H> {
     }
 
     async fn fetch_once(&self, place: &Place, reference: &Reference) -> Result<Checked, Unfetched> {
-        let (reply, body) = self
-            .ask(place, What::Manifest(reference.clone()), Verb::Get)
-            .await?;
+        let (reply, body) = self.ask(place, What::Manifest(reference.clone()), Verb::Get).await?;
         if reply.length.is_some_and(|length| length > MAX_MANIFEST as u64) {
             return Err(integrity::too_large(reference).into());
         }
         let body = body.ok_or_else(|| Self::unexpected("a GET"))?;
-        let bytes = self
-            .host
-            .http()
-            .read_small(body, MAX_MANIFEST)
-            .await
-            .map_err(|fault| match fault {
-                SmallFault::TooLarge => Unfetched::from(integrity::too_large(reference)),
-                SmallFault::Broken => {
-                    let public = format!("upstream broke off in the middle of the manifest {reference}");
-                    Unfetched {
-                        failure: Failure::new(Reason::UpstreamUnreachable, public),
-                        again: true,
-                    }
-                }
-            })?;
+        let bytes = self.host.http().read_small(body, MAX_MANIFEST).await.map_err(|fault| match fault {
+            SmallFault::TooLarge => Unfetched::from(integrity::too_large(reference)),
+            SmallFault::Broken => {
+                let public = format!("upstream broke off in the middle of the manifest {reference}");
+                Unfetched { failure: Failure::new(Reason::UpstreamUnreachable, public), again: true }
+            }
+        })?;
         match integrity::manifest(reference, &reply.headers, &bytes) {
             Ok((digest, manifest)) => {
-                let held = Held {
-                    digest,
-                    media_type: manifest.media_type.clone(),
-                    bytes,
-                };
+                let held = Held { digest, media_type: manifest.media_type.clone(), bytes };
                 Ok(Checked { held, manifest })
             }
             // The tag may have moved between upstream's head and its body.
@@ -244,29 +210,15 @@ impl<H: Host> Engine<H> {
         }
         let Checked { held, manifest } = checked;
         self.host.blobs().keep(held.digest, held.bytes.clone()).await;
-        let shown = Shown {
-            size: Some(held.bytes.len() as u64),
-            media_type: Some(held.media_type.clone()),
-        };
-        self.save(
-            place.shared_key("manifest", &held.digest.to_string()),
-            &shown,
-            None,
-        )
-        .await;
+        let shown = Shown { size: Some(held.bytes.len() as u64), media_type: Some(held.media_type.clone()) };
+        self.save(place.shared_key("manifest", &held.digest.to_string()), &shown, None).await;
         // What the manifest says of its blobs holds upstream to its word when they are fetched.
         for described in manifest.config.iter().chain(&manifest.layers) {
-            self.save(
-                place.shared_key("size", &described.digest.to_string()),
-                &described.size,
-                None,
-            )
-            .await;
+            self.save(place.shared_key("size", &described.digest.to_string()), &described.size, None).await;
         }
         if let Reference::Tag(tag) = reference {
             let record = held.record(place, self.host.now().wall);
-            self.save(place.shared_key("tag", tag.as_str()), &record, None)
-                .await;
+            self.save(place.shared_key("tag", tag.as_str()), &record, None).await;
         }
     }
 
@@ -275,15 +227,13 @@ impl<H: Host> Engine<H> {
         match self.ask_head(place, reference).await {
             Ok(Some(record)) => {
                 if let (Reference::Tag(tag), true) = (reference, place.source.mirror) {
-                    self.save(place.shared_key("tag", tag.as_str()), &record, None)
-                        .await;
+                    self.save(place.shared_key("tag", tag.as_str()), &record, None).await;
                 }
                 Ok(Landed::Head(record))
             }
             Ok(None) => self.fetch(place, reference).await.map(Landed::Manifest),
             Err(failure) => {
-                self.remember_absence(place, &What::Manifest(reference.clone()), &failure)
-                    .await;
+                self.remember_absence(place, &What::Manifest(reference.clone()), &failure).await;
                 Err(failure)
             }
         }
@@ -295,10 +245,7 @@ impl<H: Host> Engine<H> {
         place: &Place,
         reference: &Reference,
     ) -> Result<Option<TagRecord>, Failure> {
-        let (reply, _) = match self
-            .ask(place, What::Manifest(reference.clone()), Verb::Head)
-            .await
-        {
+        let (reply, _) = match self.ask(place, What::Manifest(reference.clone()), Verb::Head).await {
             Err(failure) if failure.reason == Reason::UpstreamUnsupported => return Ok(None),
             other => other?,
         };
@@ -310,13 +257,7 @@ impl<H: Host> Engine<H> {
 
 impl Held {
     fn record(&self, place: &Place, now: entrepot_core::time::Wall) -> TagRecord {
-        TagRecord::new(
-            self.digest,
-            self.bytes.len() as u64,
-            self.media_type.clone(),
-            place.credentialed,
-            now,
-        )
+        TagRecord::new(self.digest, self.bytes.len() as u64, self.media_type.clone(), place.credentialed, now)
     }
 }
 

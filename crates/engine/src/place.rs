@@ -86,11 +86,7 @@ impl<H: Host> Engine<H> {
             Some(false) => return Err(access::identity_needed()),
             None => {}
         }
-        let verb = if matches!(what, What::Manifest(_) | What::Blob(_)) {
-            Verb::Head
-        } else {
-            Verb::Get
-        };
+        let verb = if matches!(what, What::Manifest(_) | What::Blob(_)) { Verb::Head } else { Verb::Get };
         let outcome = match self.ask(&place, what.clone(), verb).await {
             Ok((reply, _)) if matches!(what, What::Manifest(_)) => access::shown(&reply),
             other => other.map(drop),
@@ -106,8 +102,7 @@ impl<H: Host> Engine<H> {
                 }
             };
         if let Some(record) = record {
-            self.save(place.shared_key("public", ""), &record, Some(KEEP_VERDICT))
-                .await;
+            self.save(place.shared_key("public", ""), &record, Some(KEEP_VERDICT)).await;
         }
         answer
     }

@@ -33,12 +33,7 @@ impl<H: Host> Engine<H> {
         head: bool,
     ) -> Result<Found, Failure> {
         let policy = freshness::tag_policy(&config.cache, &place.source, &place.repository, tag);
-        let wanted = Wanted {
-            place,
-            tag,
-            head,
-            policy,
-        };
+        let wanted = Wanted { place, tag, head, policy };
         let Some(record) = self.tag_record(place, tag).await else {
             return self.cold_tag(&wanted, policy.ttl).await;
         };
@@ -46,11 +41,7 @@ impl<H: Host> Engine<H> {
         let budget_low = self.host.state(|state| state.budget_low(&place.source, now));
         match freshness::tag_verdict(&record, &policy, now.wall, budget_low) {
             TagVerdict::Fresh { left } => match self.recorded(&wanted, &record, Verdict::Hit).await {
-                Some(found) => Ok(Found {
-                    left: Some(left),
-                    age: Some(record.age(now.wall)),
-                    ..found
-                }),
+                Some(found) => Ok(Found { left: Some(left), age: Some(record.age(now.wall)), ..found }),
                 None => self.cold_tag(&wanted, policy.ttl).await,
             },
             TagVerdict::Revalidate { wait } => {
@@ -83,19 +74,13 @@ impl<H: Host> Engine<H> {
         match flown.landed {
             Ok(Landed::Head(confirmed)) => {
                 match self.recorded(wanted, &confirmed, Verdict::Revalidated).await {
-                    Some(found) => Ok(Found {
-                        left: Some(ttl),
-                        ..found
-                    }),
+                    Some(found) => Ok(Found { left: Some(ttl), ..found }),
                     None => self.cold_tag(wanted, ttl).await,
                 }
             }
             Ok(Landed::Manifest(held)) => {
                 let trace = missed(&wanted.place.source).joined(flown.shared);
-                Ok(Found {
-                    left: Some(ttl),
-                    ..Found::of(held, trace)
-                })
+                Ok(Found { left: Some(ttl), ..Found::of(held, trace) })
             }
             Ok(_) => Err(Self::unexpected("a revalidation")),
             Err(failure) => {
@@ -127,13 +112,8 @@ impl<H: Host> Engine<H> {
     }
 
     async fn cold_tag(&self, wanted: &Wanted<'_>, ttl: Duration) -> Result<Found, Failure> {
-        let found = self
-            .cold(wanted.place, Reference::Tag(wanted.tag.clone()), wanted.head)
-            .await?;
-        Ok(Found {
-            left: Some(ttl),
-            ..found
-        })
+        let found = self.cold(wanted.place, Reference::Tag(wanted.tag.clone()), wanted.head).await?;
+        Ok(Found { left: Some(ttl), ..found })
     }
 
     /// The manifest that a record names. For HEAD the record itself is enough.
@@ -152,10 +132,7 @@ impl<H: Host> Engine<H> {
             return None;
         }
         let record: TagRecord = self.load(&place.shared_key("tag", tag.as_str())).await?;
-        Some(TagRecord {
-            credentialed: place.credentialed,
-            ..record
-        })
+        Some(TagRecord { credentialed: place.credentialed, ..record })
     }
 
     /// The record of a tag that needs no question upstream.
@@ -181,8 +158,7 @@ impl<H: Host> Engine<H> {
         let asked = match self.ask_head(place, &reference).await {
             Ok(Some(found)) if found.digest == record.digest => {
                 let confirmed = record.confirmed(self.host.now().wall);
-                self.save(place.shared_key("tag", tag.as_str()), &confirmed, None)
-                    .await;
+                self.save(place.shared_key("tag", tag.as_str()), &confirmed, None).await;
                 return Ok(Landed::Head(confirmed));
             }
             // By the digest that the HEAD named: what is kept under the tag is what the HEAD promised.

@@ -74,11 +74,8 @@ fn read(member: &str) -> Member {
     if !field::is_token(scheme) {
         return Member::Nonsense;
     }
-    let mut challenge = Challenge {
-        scheme: scheme.to_ascii_lowercase(),
-        params: BTreeMap::new(),
-        token68: None,
-    };
+    let mut challenge =
+        Challenge { scheme: scheme.to_ascii_lowercase(), params: BTreeMap::new(), token68: None };
     let rest = rest.trim_matches(field::OWS);
     if is_token68(rest) {
         challenge.token68 = Some(rest.to_owned());
@@ -103,10 +100,7 @@ fn param(text: &str) -> Option<(String, String)> {
 /// RFC 9110 §11.2.
 fn is_token68(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    !body.is_empty()
-        && body
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
+    !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
 }
 
 #[cfg(test)]
@@ -114,15 +108,8 @@ mod tests {
     use super::*;
 
     fn challenge(scheme: &str, params: &[(&str, &str)]) -> Challenge {
-        let params = params
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect();
-        Challenge {
-            scheme: scheme.into(),
-            params,
-            token68: None,
-        }
+        let params = params.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Challenge { scheme: scheme.into(), params, token68: None }
     }
 
     #[test]
@@ -145,10 +132,8 @@ mod tests {
 
     #[test]
     fn several_challenges_share_a_line_or_not() {
-        let expected = [
-            challenge("basic", &[("realm", "a, b")]),
-            challenge("bearer", &[("realm", "https://c/")]),
-        ];
+        let expected =
+            [challenge("basic", &[("realm", "a, b")]), challenge("bearer", &[("realm", "https://c/")])];
         let lines: [&[&str]; 3] = [
             &[r#"Basic realm="a, b", Bearer realm="https://c/""#],
             &[r#"Basic realm="a, b""#, r#"Bearer realm="https://c/""#],
@@ -181,15 +166,9 @@ mod tests {
             ("Bearer realm=\"ends in an escape\\", &[challenge("bearer", &[])]),
             ("Bearer realm=\"a\"b", &[challenge("bearer", &[])]),
             ("Bearer realm=a\"b\"", &[challenge("bearer", &[])]),
-            (
-                "Bearer realm=\"a\u{0}b\",service=c",
-                &[challenge("bearer", &[("service", "c")])],
-            ),
+            ("Bearer realm=\"a\u{0}b\",service=c", &[challenge("bearer", &[("service", "c")])]),
             ("Bearer realm=\"a\r\nb\"", &[challenge("bearer", &[])]),
-            (
-                "Bearer realm=\"\",service=c",
-                &[challenge("bearer", &[("service", "c")])],
-            ),
+            ("Bearer realm=\"\",service=c", &[challenge("bearer", &[("service", "c")])]),
         ];
         for (line, expected) in rows {
             assert_eq!(parse([*line]), *expected, "{line:?}");
@@ -204,21 +183,12 @@ mod tests {
         assert_eq!(parse([many.as_str()]).len(), MAX_CHALLENGES);
         assert_eq!(parse(vec!["Basic realm=a"; 1000]).len(), MAX_CHALLENGES);
         let params = (0..1000).map(|n| format!("p{n}=v")).collect::<Vec<_>>().join(",");
-        assert_eq!(
-            parse([format!("Bearer {params}").as_str()])[0].params.len(),
-            MAX_PARAMS
-        );
+        assert_eq!(parse([format!("Bearer {params}").as_str()])[0].params.len(), MAX_PARAMS);
         let long = format!("Bearer realm=\"{}\"", "a".repeat(MAX_LINE));
-        assert_eq!(
-            parse([long.as_str(), "Basic realm=b"]),
-            [challenge("basic", &[("realm", "b")])]
-        );
-        for line in [
-            "\\".repeat(MAX_LINE),
-            "\"".repeat(MAX_LINE),
-            "a=".repeat(MAX_LINE / 2),
-            " ".repeat(MAX_LINE),
-        ] {
+        assert_eq!(parse([long.as_str(), "Basic realm=b"]), [challenge("basic", &[("realm", "b")])]);
+        for line in
+            ["\\".repeat(MAX_LINE), "\"".repeat(MAX_LINE), "a=".repeat(MAX_LINE / 2), " ".repeat(MAX_LINE)]
+        {
             assert!(parse([line.as_str()]).len() <= 1);
         }
     }

@@ -117,11 +117,7 @@ impl FromStr for Algorithm {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Algorithm, DigestError> {
-        Algorithm::ALL
-            .iter()
-            .copied()
-            .find(|it| it.as_str() == text)
-            .ok_or(DigestError::Algorithm)
+        Algorithm::ALL.iter().copied().find(|it| it.as_str() == text).ok_or(DigestError::Algorithm)
     }
 }
 
@@ -145,10 +141,7 @@ impl FromStr for Digest {
         let (algorithm, hex) = text.split_once(':').ok_or(DigestError::NoSeparator)?;
         let algorithm: Algorithm = algorithm.parse()?;
         if hex.len() != algorithm.hex_len() {
-            return Err(DigestError::Length {
-                algorithm,
-                found: hex.chars().count(),
-            });
+            return Err(DigestError::Length { algorithm, found: hex.chars().count() });
         }
         match algorithm {
             Algorithm::Sha256 => unhex(hex).map(Digest::Sha256),
@@ -245,20 +238,14 @@ mod tests {
             assert_eq!(digest.algorithm(), algorithm);
             assert_eq!(digest.as_bytes().len(), algorithm.digest_len());
             assert_eq!(serde_json::to_string(&digest).unwrap(), format!("\"{text}\""));
-            assert_eq!(
-                serde_json::from_str::<Digest>(&format!("\"{text}\"")).unwrap(),
-                digest
-            );
+            assert_eq!(serde_json::from_str::<Digest>(&format!("\"{text}\"")).unwrap(), digest);
         }
     }
 
     #[test]
     fn t_bi3_everything_else_is_refused() {
         let digits = "0123456789abcdef".repeat(4);
-        let wrong_length = |found| DigestError::Length {
-            algorithm: Algorithm::Sha256,
-            found,
-        };
+        let wrong_length = |found| DigestError::Length { algorithm: Algorithm::Sha256, found };
         let rows = [
             (String::new(), DigestError::NoSeparator),
             (digits.clone(), DigestError::NoSeparator),
@@ -275,13 +262,7 @@ mod tests {
             (format!("sha256:{digits}0"), wrong_length(65)),
             (format!("sha256:{digits}\n"), wrong_length(65)),
             (format!("sha256:{}", "a".repeat(10_240)), wrong_length(10_240)),
-            (
-                format!("sha512:{digits}"),
-                DigestError::Length {
-                    algorithm: Algorithm::Sha512,
-                    found: 64,
-                },
-            ),
+            (format!("sha512:{digits}"), DigestError::Length { algorithm: Algorithm::Sha512, found: 64 }),
             (format!("sha256:{}", digits.to_uppercase()), DigestError::Hex),
             (format!("sha256:{}A", &digits[1..]), DigestError::Hex),
             (format!("sha256::{}", &digits[1..]), DigestError::Hex),
@@ -307,10 +288,7 @@ mod tests {
             for piece in [b"entre".as_slice(), b"", b"p\xC3\xB4t"] {
                 hasher.update(piece);
             }
-            assert_eq!(
-                hasher.clone().finish(),
-                Digest::of(algorithm, "entrepôt".as_bytes())
-            );
+            assert_eq!(hasher.clone().finish(), Digest::of(algorithm, "entrepôt".as_bytes()));
             assert_eq!(format!("{hasher:?}"), format!("Hasher({algorithm})"));
         }
     }

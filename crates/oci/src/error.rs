@@ -28,90 +28,25 @@ pub enum ErrorCode {
 
 /// Code, text on the wire, status to answer with by default, message by default.
 const TABLE: &[(ErrorCode, &str, u16, &str)] = &[
-    (
-        ErrorCode::BlobUnknown,
-        "BLOB_UNKNOWN",
-        404,
-        "blob unknown to registry",
-    ),
-    (
-        ErrorCode::BlobUploadInvalid,
-        "BLOB_UPLOAD_INVALID",
-        400,
-        "blob upload invalid",
-    ),
-    (
-        ErrorCode::BlobUploadUnknown,
-        "BLOB_UPLOAD_UNKNOWN",
-        404,
-        "blob upload unknown to registry",
-    ),
-    (
-        ErrorCode::DigestInvalid,
-        "DIGEST_INVALID",
-        400,
-        "provided digest is not a valid digest",
-    ),
+    (ErrorCode::BlobUnknown, "BLOB_UNKNOWN", 404, "blob unknown to registry"),
+    (ErrorCode::BlobUploadInvalid, "BLOB_UPLOAD_INVALID", 400, "blob upload invalid"),
+    (ErrorCode::BlobUploadUnknown, "BLOB_UPLOAD_UNKNOWN", 404, "blob upload unknown to registry"),
+    (ErrorCode::DigestInvalid, "DIGEST_INVALID", 400, "provided digest is not a valid digest"),
     (
         ErrorCode::ManifestBlobUnknown,
         "MANIFEST_BLOB_UNKNOWN",
         404,
         "manifest references a blob unknown to registry",
     ),
-    (
-        ErrorCode::ManifestInvalid,
-        "MANIFEST_INVALID",
-        400,
-        "manifest invalid",
-    ),
-    (
-        ErrorCode::ManifestUnknown,
-        "MANIFEST_UNKNOWN",
-        404,
-        "manifest unknown to registry",
-    ),
-    (
-        ErrorCode::NameInvalid,
-        "NAME_INVALID",
-        400,
-        "invalid repository name",
-    ),
-    (
-        ErrorCode::NameUnknown,
-        "NAME_UNKNOWN",
-        404,
-        "repository name not known to registry",
-    ),
-    (
-        ErrorCode::SizeInvalid,
-        "SIZE_INVALID",
-        400,
-        "provided length did not match content length",
-    ),
-    (
-        ErrorCode::Unauthorized,
-        "UNAUTHORIZED",
-        401,
-        "authentication required",
-    ),
-    (
-        ErrorCode::Denied,
-        "DENIED",
-        403,
-        "requested access to the resource is denied",
-    ),
-    (
-        ErrorCode::Unsupported,
-        "UNSUPPORTED",
-        405,
-        "the operation is unsupported",
-    ),
-    (
-        ErrorCode::TooManyRequests,
-        "TOOMANYREQUESTS",
-        429,
-        "too many requests",
-    ),
+    (ErrorCode::ManifestInvalid, "MANIFEST_INVALID", 400, "manifest invalid"),
+    (ErrorCode::ManifestUnknown, "MANIFEST_UNKNOWN", 404, "manifest unknown to registry"),
+    (ErrorCode::NameInvalid, "NAME_INVALID", 400, "invalid repository name"),
+    (ErrorCode::NameUnknown, "NAME_UNKNOWN", 404, "repository name not known to registry"),
+    (ErrorCode::SizeInvalid, "SIZE_INVALID", 400, "provided length did not match content length"),
+    (ErrorCode::Unauthorized, "UNAUTHORIZED", 401, "authentication required"),
+    (ErrorCode::Denied, "DENIED", 403, "requested access to the resource is denied"),
+    (ErrorCode::Unsupported, "UNSUPPORTED", 405, "the operation is unsupported"),
+    (ErrorCode::TooManyRequests, "TOOMANYREQUESTS", 429, "too many requests"),
     (ErrorCode::Unknown, "UNKNOWN", 500, "unknown error"),
     (ErrorCode::Unavailable, "UNAVAILABLE", 503, "service unavailable"),
     (
@@ -120,12 +55,7 @@ const TABLE: &[(ErrorCode, &str, u16, &str)] = &[
         400,
         "invalid number of results requested",
     ),
-    (
-        ErrorCode::RangeInvalid,
-        "RANGE_INVALID",
-        416,
-        "invalid content range",
-    ),
+    (ErrorCode::RangeInvalid, "RANGE_INVALID", 416, "invalid content range"),
 ];
 
 impl ErrorCode {
@@ -185,16 +115,8 @@ pub fn body(errors: &[Item<'_>]) -> Vec<u8> {
     let errors = errors
         .iter()
         .map(|&(code, message, detail)| {
-            let message = if message.is_empty() {
-                code.message()
-            } else {
-                message
-            };
-            Entry {
-                code: code.as_str(),
-                message,
-                detail,
-            }
+            let message = if message.is_empty() { code.message() } else { message };
+            Entry { code: code.as_str(), message, detail }
         })
         .collect();
     // Texts in, text out: serde_json fails on maps with other keys and on failing writers only.
@@ -248,10 +170,7 @@ pub fn parse(bytes: &[u8]) -> Vec<UpstreamError> {
 }
 
 fn clip(text: &str, max: usize) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(max)
-        .collect()
+    text.chars().filter(|character| !character.is_control()).take(max).collect()
 }
 
 #[cfg(test)]
@@ -276,12 +195,7 @@ mod tests {
         "TOOMANYREQUESTS",
     ];
     /// What registry v2 adds to them.
-    const REGISTRY: [&str; 4] = [
-        "UNKNOWN",
-        "UNAVAILABLE",
-        "PAGINATION_NUMBER_INVALID",
-        "RANGE_INVALID",
-    ];
+    const REGISTRY: [&str; 4] = ["UNKNOWN", "UNAVAILABLE", "PAGINATION_NUMBER_INVALID", "RANGE_INVALID"];
 
     #[test]
     fn the_table_is_the_spec_s_list() {
@@ -344,32 +258,19 @@ mod tests {
     #[test]
     fn what_we_write_we_read() {
         for code in ErrorCode::all() {
-            let expected = UpstreamError {
-                code: code.as_str().into(),
-                message: code.message().into(),
-            };
+            let expected = UpstreamError { code: code.as_str().into(), message: code.message().into() };
             assert_eq!(parse(&body(&[(code, "", Some("detail"))])), [expected]);
         }
     }
 
     #[test]
     fn upstream_errors_are_read_with_care() {
-        let one = |code: &str, message: &str| {
-            vec![UpstreamError {
-                code: code.into(),
-                message: message.into(),
-            }]
-        };
+        let one =
+            |code: &str, message: &str| vec![UpstreamError { code: code.into(), message: message.into() }];
         let rows = [
-            (
-                r#"{"errors":[{"code":"A","message":"b","detail":{"c":[1]}}]}"#,
-                one("A", "b"),
-            ),
+            (r#"{"errors":[{"code":"A","message":"b","detail":{"c":[1]}}]}"#, one("A", "b")),
             (r#"{"errors":[{"code":"A"}],"errorsX":1}"#, one("A", "")),
-            (
-                r#"{"errors":[{"code":null,"message":"b\r\n\u001b[0m"}]}"#,
-                one("", "b[0m"),
-            ),
+            (r#"{"errors":[{"code":null,"message":"b\r\n\u001b[0m"}]}"#, one("", "b[0m")),
             (r#"{"errors":[]}"#, vec![]),
             (r#"{"errors":null}"#, vec![]),
             (r#"{"errors":[{"code":1}]}"#, vec![]),
@@ -390,15 +291,9 @@ mod tests {
     fn upstream_errors_are_bounded() {
         let many = format!(r#"{{"errors":[{}]}}"#, vec![r#"{"code":"A"}"#; 1000].join(","));
         assert_eq!(parse(many.as_bytes()).len(), MAX_ERRORS);
-        let long = format!(
-            r#"{{"errors":[{{"code":"{0}","message":"{0}"}}]}}"#,
-            "\u{e9}".repeat(1000)
-        );
+        let long = format!(r#"{{"errors":[{{"code":"{0}","message":"{0}"}}]}}"#, "\u{e9}".repeat(1000));
         let read = parse(long.as_bytes());
-        assert_eq!(
-            (read[0].code.chars().count(), read[0].message.chars().count()),
-            (MAX_CODE, MAX_MESSAGE)
-        );
+        assert_eq!((read[0].code.chars().count(), read[0].message.chars().count()), (MAX_CODE, MAX_MESSAGE));
         let padded = format!(r#"{{"errors":[{{"code":"A"}}]}}{}"#, " ".repeat(MAX_BODY));
         assert_eq!(parse(padded.as_bytes()), vec![]);
     }

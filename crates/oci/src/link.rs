@@ -40,10 +40,7 @@ fn is_next(params: &str) -> bool {
         .filter_map(|param| param.split_once('='))
         .find(|(name, _)| name.trim_matches(field::OWS).eq_ignore_ascii_case("rel"))
         .and_then(|(_, value)| field::unquote(value.trim_matches(field::OWS)))
-        .is_some_and(|rel| {
-            rel.split_ascii_whitespace()
-                .any(|rel| rel.eq_ignore_ascii_case("next"))
-        })
+        .is_some_and(|rel| rel.split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("next")))
 }
 
 /// What RFC 3986 allows, and the percent sign of its escapes.
@@ -72,14 +69,8 @@ mod tests {
     #[test]
     fn the_next_page_is_found() {
         let rows: &[(&[&str], Option<&str>)] = &[
-            (
-                &["</v2/a/tags/list?n=2&last=b>; rel=\"next\""],
-                Some("/v2/a/tags/list?n=2&last=b"),
-            ),
-            (
-                &["<https://r.example/v2/?a=1,2;3>;rel=next"],
-                Some("https://r.example/v2/?a=1,2;3"),
-            ),
+            (&["</v2/a/tags/list?n=2&last=b>; rel=\"next\""], Some("/v2/a/tags/list?n=2&last=b")),
+            (&["<https://r.example/v2/?a=1,2;3>;rel=next"], Some("https://r.example/v2/?a=1,2;3")),
             (&["< /x >; title=\"a, b; rel=prev\"; REL=\"Next\""], Some("/x")),
             (&["</p>; rel=prev, </n>; rel=next"], Some("/n")),
             (&["</p>; rel=prev", "</n>; rel=next"], Some("/n")),
@@ -111,12 +102,9 @@ mod tests {
         assert_eq!(next([many.as_str(), "</b>; rel=next"]).as_deref(), Some("/b"));
         let long = format!("</{}>; rel=next", "a".repeat(MAX_LINE));
         assert_eq!(next([long.as_str()]), None);
-        for line in [
-            "<".repeat(MAX_LINE),
-            "<>".repeat(MAX_LINE / 2),
-            ";".repeat(MAX_LINE),
-            "\"".repeat(MAX_LINE),
-        ] {
+        for line in
+            ["<".repeat(MAX_LINE), "<>".repeat(MAX_LINE / 2), ";".repeat(MAX_LINE), "\"".repeat(MAX_LINE)]
+        {
             assert_eq!(next([line.as_str()]), None);
         }
     }
@@ -127,9 +115,6 @@ mod tests {
             Next("/v2/a/tags/list?n=1&last=b").to_string(),
             "</v2/a/tags/list?n=1&last=b>; rel=\"next\""
         );
-        assert_eq!(
-            Next("/a>; rel=x\r\n\u{e9}").to_string(),
-            "</a%3E;%20rel=x%0D%0A%C3%A9>; rel=\"next\""
-        );
+        assert_eq!(Next("/a>; rel=x\r\n\u{e9}").to_string(), "</a%3E;%20rel=x%0D%0A%C3%A9>; rel=\"next\"");
     }
 }

@@ -103,11 +103,7 @@ pub enum ManifestError {
     #[error("the manifest has more than {MAX_ITEMS} descriptors, annotations and URLs")]
     TooManyItems,
     #[error("the manifest {fault} at line {line}, column {column}")]
-    Json {
-        fault: JsonFault,
-        line: usize,
-        column: usize,
-    },
+    Json { fault: JsonFault, line: usize, column: usize },
     #[error("{at} has the key {key} twice")]
     DuplicateKey { at: &'static str, key: &'static str },
     #[error("{at} has an annotation twice")]
@@ -119,20 +115,11 @@ pub enum ManifestError {
     #[error("schemaVersion must be 2")]
     SchemaVersion,
     #[error("the manifest is of type {media_type}, but came as {content_type}")]
-    Disagreement {
-        media_type: MediaType,
-        content_type: MediaType,
-    },
+    Disagreement { media_type: MediaType, content_type: MediaType },
     #[error("a manifest of type {media_type} must not have {key}")]
-    Ambiguous {
-        media_type: MediaType,
-        key: &'static str,
-    },
+    Ambiguous { media_type: MediaType, key: &'static str },
     #[error("the mediaType in {at} is wrong: {source}")]
-    MediaType {
-        at: &'static str,
-        source: MediaTypeError,
-    },
+    MediaType { at: &'static str, source: MediaTypeError },
     #[error("the digest in {at} is wrong: {source}")]
     Digest { at: &'static str, source: DigestError },
     #[error("the size in {at} is not a number of bytes from 0 to 2^63-1")]
@@ -167,11 +154,7 @@ impl Manifest {
             return Err(ManifestError::TooLarge { found: bytes.len() });
         }
         let content_type = content_type
-            .map(|value| {
-                MediaType::parse(value)
-                    .map_err(ManifestError::ContentType)
-                    .and_then(passed_on)
-            })
+            .map(|value| MediaType::parse(value).map_err(ManifestError::ContentType).and_then(passed_on))
             .transpose()?;
         if bytes.starts_with(b"\xEF\xBB\xBF") {
             return Err(ManifestError::ByteOrderMark);
@@ -181,10 +164,9 @@ impl Manifest {
         let document = read::document(text)?;
         let media_type = type_of(&document)?;
         match content_type {
-            Some(content_type) if content_type != media_type => Err(ManifestError::Disagreement {
-                media_type,
-                content_type,
-            }),
+            Some(content_type) if content_type != media_type => {
+                Err(ManifestError::Disagreement { media_type, content_type })
+            }
             _ => assemble(document, media_type),
         }
     }
@@ -217,10 +199,7 @@ fn type_of(document: &read::Document) -> Result<MediaType, ManifestError> {
     } else if document.config.is_some() {
         Ok(MediaType::known(media::OCI_MANIFEST))
     } else {
-        Err(ManifestError::Missing {
-            at: "the manifest",
-            key: "mediaType",
-        })
+        Err(ManifestError::Missing { at: "the manifest", key: "mediaType" })
     }
 }
 
@@ -228,30 +207,12 @@ fn assemble(document: read::Document, media_type: MediaType) -> Result<Manifest,
     if document.schema_version != Some(2) {
         return Err(ManifestError::SchemaVersion);
     }
-    let kind = if media_type.is_index() {
-        Kind::Index
-    } else {
-        Kind::Image
-    };
+    let kind = if media_type.is_index() { Kind::Index } else { Kind::Image };
     let require = |key, present: bool| {
-        if present {
-            Ok(())
-        } else {
-            Err(ManifestError::Missing {
-                at: "the manifest",
-                key,
-            })
-        }
+        if present { Ok(()) } else { Err(ManifestError::Missing { at: "the manifest", key }) }
     };
     let forbid = |key, present: bool| {
-        if present {
-            Err(ManifestError::Ambiguous {
-                media_type: media_type.clone(),
-                key,
-            })
-        } else {
-            Ok(())
-        }
+        if present { Err(ManifestError::Ambiguous { media_type: media_type.clone(), key }) } else { Ok(()) }
     };
     match kind {
         Kind::Index => {

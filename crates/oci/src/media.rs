@@ -50,11 +50,7 @@ impl MediaType {
 
     /// Drops parameters and folds case.
     pub fn parse(text: &str) -> Result<MediaType, MediaTypeError> {
-        let essence = text
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim_matches(field::OWS);
+        let essence = text.split(';').next().unwrap_or_default().trim_matches(field::OWS);
         if essence.len() > MediaType::MAX {
             return Err(MediaTypeError::TooLong);
         }
@@ -168,15 +164,14 @@ impl Accept {
 
 /// Whether the member has a weight of nought: `q=0`, `q=0.0`, …
 fn is_refused(member: &str) -> bool {
-    field::split(member, ';')
-        .skip(1)
-        .filter_map(|parameter| parameter.split_once('='))
-        .any(|(name, value)| {
+    field::split(member, ';').skip(1).filter_map(|parameter| parameter.split_once('=')).any(
+        |(name, value)| {
             let value = value.trim_matches(field::OWS);
             name.trim_matches(field::OWS).eq_ignore_ascii_case("q")
                 && value.starts_with('0')
                 && value.bytes().all(|byte| byte == b'0' || byte == b'.')
-        })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -208,14 +203,8 @@ mod tests {
             assert_eq!(MediaType::parse(text), Err(MediaTypeError::Malformed), "{text:?}");
         }
         assert!(MediaType::parse(&format!("a/{}", "b".repeat(253))).is_ok());
-        assert_eq!(
-            MediaType::parse(&format!("a/{}", "b".repeat(254))),
-            Err(MediaTypeError::TooLong)
-        );
-        assert_eq!(
-            MediaType::parse(&"a".repeat(1 << 20)),
-            Err(MediaTypeError::TooLong)
-        );
+        assert_eq!(MediaType::parse(&format!("a/{}", "b".repeat(254))), Err(MediaTypeError::TooLong));
+        assert_eq!(MediaType::parse(&"a".repeat(1 << 20)), Err(MediaTypeError::TooLong));
     }
 
     #[test]
@@ -235,10 +224,7 @@ mod tests {
     #[test]
     fn media_types_are_texts_in_json() {
         assert_eq!(serde_json::to_string(&media("a/b")).unwrap(), "\"a/b\"");
-        assert_eq!(
-            serde_json::from_str::<MediaType>("\"A/b; c=d\"").unwrap(),
-            media("a/b")
-        );
+        assert_eq!(serde_json::from_str::<MediaType>("\"A/b; c=d\"").unwrap(), media("a/b"));
         assert!(serde_json::from_str::<MediaType>("\"x\"").is_err());
     }
 
@@ -261,23 +247,11 @@ mod tests {
             (&[&both], true, true),
             (&["application/vnd.oci.image.INDEX.v1+json;q=0.1"], true, false),
             (&["application/vnd.oci.image.index.v1+json;q=0, */*"], false, true),
-            (
-                &["*/*", "application/vnd.oci.image.index.v1+json; Q=0.000"],
-                false,
-                true,
-            ),
-            (
-                &["application/*;q=0, application/vnd.oci.image.index.v1+json"],
-                true,
-                false,
-            ),
+            (&["*/*", "application/vnd.oci.image.index.v1+json; Q=0.000"], false, true),
+            (&["application/*;q=0, application/vnd.oci.image.index.v1+json"], true, false),
             (&["*/*;q=0"], false, false),
             (&["*/*;q=0.001"], true, true),
-            (
-                &["application/vnd.oci.image.index.v1+json;x=\",\";q=0, */*"],
-                false,
-                true,
-            ),
+            (&["application/vnd.oci.image.index.v1+json;x=\",\";q=0, */*"], false, true),
             (
                 &["application/vnd.oci.image.index.v1+json;q=0, application/vnd.oci.image.index.v1+json"],
                 true,
@@ -293,10 +267,7 @@ mod tests {
 
     #[test]
     fn t_cp3_two_hundred_types_are_read() {
-        let many = (0..200)
-            .map(|n| format!("application/x-{n}"))
-            .collect::<Vec<_>>()
-            .join(",");
+        let many = (0..200).map(|n| format!("application/x-{n}")).collect::<Vec<_>>().join(",");
         let accept = Accept::parse([many.as_str(), OCI_INDEX]);
         assert!(accept.allows(&media("application/x-199")));
         assert!(accept.allows(&media(OCI_INDEX)));

@@ -92,9 +92,7 @@ impl FromStr for Repository {
             return Err(NameError::Empty);
         }
         if text.len() > Repository::MAX {
-            return Err(NameError::TooLong {
-                found: text.chars().count(),
-            });
+            return Err(NameError::TooLong { found: text.chars().count() });
         }
         let mut offset = 0;
         for component in text.split('/') {
@@ -126,20 +124,11 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Tag, TagError> {
         let first = *text.as_bytes().first().ok_or(TagError::Empty)?;
         if text.len() > Tag::MAX {
-            return Err(TagError::TooLong {
-                found: text.chars().count(),
-            });
+            return Err(TagError::TooLong { found: text.chars().count() });
         }
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        let fits = is_word(first)
-            && text
-                .bytes()
-                .all(|byte| is_word(byte) || byte == b'.' || byte == b'-');
-        if fits {
-            Ok(Tag(text.into()))
-        } else {
-            Err(TagError::Character)
-        }
+        let fits = is_word(first) && text.bytes().all(|byte| is_word(byte) || byte == b'.' || byte == b'-');
+        if fits { Ok(Tag(text.into())) } else { Err(TagError::Character) }
     }
 }
 
@@ -316,20 +305,14 @@ mod tests {
             assert!(matches!(error, NameError::Component { .. }), "{name:?}: {error}");
         }
         assert_eq!("".parse::<Repository>(), Err(NameError::Empty));
-        assert_eq!(
-            "ab/c/D".parse::<Repository>(),
-            Err(NameError::Component { offset: 5 })
-        );
+        assert_eq!("ab/c/D".parse::<Repository>(), Err(NameError::Component { offset: 5 }));
     }
 
     #[test]
     fn t_bi4_names_have_an_end() {
         assert!("a".repeat(255).parse::<Repository>().is_ok());
         for found in [256, 10_000] {
-            assert_eq!(
-                "a".repeat(found).parse::<Repository>(),
-                Err(NameError::TooLong { found })
-            );
+            assert_eq!("a".repeat(found).parse::<Repository>(), Err(NameError::TooLong { found }));
         }
     }
 
@@ -362,10 +345,7 @@ mod tests {
     #[test]
     fn t_bi4_hostile_tags_are_refused() {
         assert_eq!("".parse::<Tag>(), Err(TagError::Empty));
-        assert_eq!(
-            "t".repeat(129).parse::<Tag>(),
-            Err(TagError::TooLong { found: 129 })
-        );
+        assert_eq!("t".repeat(129).parse::<Tag>(), Err(TagError::TooLong { found: 129 }));
         let bad = [
             ".",
             "..",
@@ -396,15 +376,9 @@ mod tests {
     #[test]
     fn the_referrers_tag_is_cut_to_what_a_tag_can_hold() {
         let short = Digest::sha256(b"artifact");
-        assert_eq!(
-            Tag::for_referrers(&short).as_str(),
-            format!("sha256-{}", short.hex())
-        );
+        assert_eq!(Tag::for_referrers(&short).as_str(), format!("sha256-{}", short.hex()));
         let long = Digest::of(crate::Algorithm::Sha512, b"artifact");
-        assert_eq!(
-            Tag::for_referrers(&long).as_str(),
-            format!("sha512-{}", &long.hex()[..64])
-        );
+        assert_eq!(Tag::for_referrers(&long).as_str(), format!("sha512-{}", &long.hex()[..64]));
         for tag in [Tag::for_referrers(&short), Tag::for_referrers(&long)] {
             assert_eq!(tag.as_str().parse(), Ok(tag));
         }
@@ -415,21 +389,9 @@ mod tests {
         let digest = Digest::sha256(b"x");
         assert_eq!(digest.to_string().parse(), Ok(Reference::Digest(digest)));
         assert_eq!("latest".parse(), Ok(Reference::Tag("latest".parse().unwrap())));
-        assert_eq!(
-            "sha256-e3b0".parse(),
-            Ok(Reference::Tag("sha256-e3b0".parse().unwrap()))
-        );
-        assert!(matches!(
-            "a:b".parse::<Reference>(),
-            Err(ReferenceError::Digest(DigestError::Algorithm))
-        ));
-        assert!(matches!(
-            ".a".parse::<Reference>(),
-            Err(ReferenceError::Tag(TagError::Character))
-        ));
-        assert!(matches!(
-            "".parse::<Reference>(),
-            Err(ReferenceError::Tag(TagError::Empty))
-        ));
+        assert_eq!("sha256-e3b0".parse(), Ok(Reference::Tag("sha256-e3b0".parse().unwrap())));
+        assert!(matches!("a:b".parse::<Reference>(), Err(ReferenceError::Digest(DigestError::Algorithm))));
+        assert!(matches!(".a".parse::<Reference>(), Err(ReferenceError::Tag(TagError::Character))));
+        assert!(matches!("".parse::<Reference>(), Err(ReferenceError::Tag(TagError::Empty))));
     }
 }

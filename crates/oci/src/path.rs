@@ -25,22 +25,13 @@ pub enum Call {
     /// `/v2/_catalog`, which no spec defines any more.
     Catalog,
     /// `/v2/<name>/manifests/<reference>` (`end-3`, `end-7`, `end-9`).
-    Manifest {
-        name: RawName,
-        reference: Result<Reference, ReferenceError>,
-    },
+    Manifest { name: RawName, reference: Result<Reference, ReferenceError> },
     /// `/v2/<name>/blobs/<digest>` (`end-2`, `end-10`).
-    Blob {
-        name: RawName,
-        digest: Result<Digest, DigestError>,
-    },
+    Blob { name: RawName, digest: Result<Digest, DigestError> },
     /// `/v2/<name>/tags/list` (`end-8a`, `end-8b`).
     Tags { name: RawName },
     /// `/v2/<name>/referrers/<digest>` (`end-12a`, `end-12b`).
-    Referrers {
-        name: RawName,
-        digest: Result<Digest, DigestError>,
-    },
+    Referrers { name: RawName, digest: Result<Digest, DigestError> },
     /// `/v2/<name>/blobs/uploads/…` (`end-4` to `end-6`, `end-11`): pushing.
     Upload { name: RawName },
     /// `/token`: our own token endpoint.
@@ -86,23 +77,13 @@ pub const MAX_ROOT: usize = 255;
 
 /// Reads the path of a request: no query, percent-encodings as they came.
 pub fn parse(path: &str) -> Result<ApiPath, PathError> {
-    let segments: Vec<&str> = path
-        .strip_prefix('/')
-        .ok_or(PathError::NotOurs)?
-        .split('/')
-        .collect();
+    let segments: Vec<&str> = path.strip_prefix('/').ok_or(PathError::NotOurs)?.split('/').collect();
     if let Some(at) = segments.iter().position(|&segment| segment == "v2") {
         let (root, rest) = segments.split_at(at);
-        return Ok(ApiPath {
-            root: parse_root(root)?,
-            call: parse_call(&rest[1..])?,
-        });
+        return Ok(ApiPath { root: parse_root(root)?, call: parse_call(&rest[1..])? });
     }
     match segments.split_last() {
-        Some((&"token", root)) => Ok(ApiPath {
-            root: parse_root(root)?,
-            call: Call::Token,
-        }),
+        Some((&"token", root)) => Ok(ApiPath { root: parse_root(root)?, call: Call::Token }),
         _ => Err(PathError::NotOurs),
     }
 }
@@ -161,38 +142,25 @@ fn parse_call(segments: &[&str]) -> Result<Call, PathError> {
     match segments {
         [] | [""] => Ok(Call::Ping),
         ["_catalog"] => Ok(Call::Catalog),
-        [name @ .., "tags", "list"] => Ok(Call::Tags {
-            name: raw_name(name)?,
-        }),
-        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => Ok(Call::Upload {
-            name: raw_name(name)?,
-        }),
+        [name @ .., "tags", "list"] => Ok(Call::Tags { name: raw_name(name)? }),
+        [name @ .., "blobs", "uploads"] | [name @ .., "blobs", "uploads", ""] => {
+            Ok(Call::Upload { name: raw_name(name)? })
+        }
         [name @ .., "manifests", reference] => {
             let reference = last(reference)?.parse();
-            Ok(Call::Manifest {
-                name: raw_name(name)?,
-                reference,
-            })
+            Ok(Call::Manifest { name: raw_name(name)?, reference })
         }
         [name @ .., "blobs", digest] => {
             let digest = last(digest)?.parse();
-            Ok(Call::Blob {
-                name: raw_name(name)?,
-                digest,
-            })
+            Ok(Call::Blob { name: raw_name(name)?, digest })
         }
         [name @ .., "referrers", digest] => {
             let digest = last(digest)?.parse();
-            Ok(Call::Referrers {
-                name: raw_name(name)?,
-                digest,
-            })
+            Ok(Call::Referrers { name: raw_name(name)?, digest })
         }
         [name @ .., "blobs", "uploads", session] => {
             last(session)?;
-            Ok(Call::Upload {
-                name: raw_name(name)?,
-            })
+            Ok(Call::Upload { name: raw_name(name)? })
         }
         // A path with a flaw is told so even where it is no endpoint.
         _ => joined(segments, usize::MAX).and(Err(PathError::NoSuchEndpoint)),
@@ -209,19 +177,12 @@ fn raw_name(segments: &[&str]) -> Result<RawName, PathError> {
 fn joined(segments: &[&str], max: usize) -> Result<String, PathError> {
     for segment in segments {
         check_shape(segment)?;
-        if !segment
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'\\')
-        {
+        if !segment.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%' && byte != b'\\') {
             return Err(PathError::Character);
         }
     }
     let text = segments.join("/");
-    if text.len() > max {
-        Err(PathError::TooLong)
-    } else {
-        Ok(text)
-    }
+    if text.len() > max { Err(PathError::TooLong) } else { Ok(text) }
 }
 
 /// The last segment: clients may write the colon of a digest as `%3A`. Anything else that is odd in it is left to the

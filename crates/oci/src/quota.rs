@@ -76,9 +76,8 @@ fn number(digits: &str) -> Option<u64> {
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7), from 1970 on. The name of the day is not compared with the date.
 fn imf_fixdate(value: &str) -> Option<u64> {
     const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (day_name, rest) = value.split_once(", ")?;
     if !DAYS.contains(&day_name) {
         return None;
@@ -145,10 +144,7 @@ mod tests {
             ("100;w=", Ok((100, None))),
             ("100;w=-1", Ok((100, None))),
             ("100;;w=60", Ok((100, seconds(60)))),
-            (
-                "99999999999999999999;w=99999999999999999999",
-                Ok((u64::MAX, seconds(u64::MAX))),
-            ),
+            ("99999999999999999999;w=99999999999999999999", Ok((u64::MAX, seconds(u64::MAX)))),
             ("", Err(QuotaError::Quota)),
             (",", Err(QuotaError::Quota)),
             (";w=60", Err(QuotaError::Quota)),
@@ -199,11 +195,7 @@ mod tests {
             ("soon", None),
         ];
         for (value, expected) in rows {
-            assert_eq!(
-                RetryAfter::parse(value),
-                expected.ok_or(QuotaError::RetryAfter),
-                "{value:?}"
-            );
+            assert_eq!(RetryAfter::parse(value), expected.ok_or(QuotaError::RetryAfter), "{value:?}");
         }
     }
 }

@@ -67,10 +67,7 @@ impl RangeRequest {
             return Err(RangeError::Unit);
         }
         // A list may have empty members (RFC 9110 §5.6.1.2).
-        let mut specs = set
-            .split(',')
-            .map(|spec| spec.trim_matches(OWS))
-            .filter(|spec| !spec.is_empty());
+        let mut specs = set.split(',').map(|spec| spec.trim_matches(OWS)).filter(|spec| !spec.is_empty());
         let spec = specs.next().ok_or(RangeError::Malformed)?;
         if specs.next().is_some() {
             return Err(RangeError::Several);
@@ -78,16 +75,10 @@ impl RangeRequest {
         let (first, last) = spec.split_once('-').ok_or(RangeError::Malformed)?;
         match (first, last) {
             ("", len) => Ok(RangeRequest::Suffix { len: position(len)? }),
-            (start, "") => Ok(RangeRequest::From {
-                start: position(start)?,
-            }),
+            (start, "") => Ok(RangeRequest::From { start: position(start)? }),
             (start, end) => {
                 let (start, end) = (position(start)?, position(end)?);
-                if end < start {
-                    Err(RangeError::Malformed)
-                } else {
-                    Ok(RangeRequest::FromTo { start, end })
-                }
+                if end < start { Err(RangeError::Malformed) } else { Ok(RangeRequest::FromTo { start, end }) }
             }
         }
     }
@@ -100,11 +91,7 @@ impl RangeRequest {
             RangeRequest::FromTo { start, end } => (start, end.saturating_add(1).min(size)),
             RangeRequest::Suffix { len } => (size - len.min(size), size),
         };
-        if start < end {
-            Ok(ByteSpan { start, end })
-        } else {
-            Err(Unsatisfiable { size })
-        }
+        if start < end { Ok(ByteSpan { start, end }) } else { Err(Unsatisfiable { size }) }
     }
 }
 
@@ -115,9 +102,9 @@ fn position(digits: &str) -> Result<u64, RangeError> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(RangeError::Malformed);
     }
-    Ok(digits.bytes().fold(0_u64, |number, digit| {
-        number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
-    }))
+    Ok(digits
+        .bytes()
+        .fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
 }
 
 impl ByteSpan {
@@ -137,21 +124,14 @@ impl ByteSpan {
     /// How a 206 describes this span of an object of `size` bytes; none if it is empty.
     pub fn content_range(&self, size: u64) -> Option<ContentRange> {
         let end_inclusive = self.end.checked_sub(1).filter(|last| *last >= self.start)?;
-        Some(ContentRange {
-            start: self.start,
-            end_inclusive,
-            size: Some(size),
-        })
+        Some(ContentRange { start: self.start, end_inclusive, size: Some(size) })
     }
 }
 
 impl ContentRange {
     /// The bytes it describes. One that ends at the largest number there is loses that byte; no object is so large.
     pub fn span(&self) -> ByteSpan {
-        ByteSpan {
-            start: self.start,
-            end: self.end_inclusive.saturating_add(1),
-        }
+        ByteSpan { start: self.start, end: self.end_inclusive.saturating_add(1) }
     }
 }
 
@@ -177,11 +157,7 @@ impl FromStr for ContentRange {
         let size = if size == "*" { None } else { Some(exact(size)?) };
         let fits = start <= end_inclusive && size.is_none_or(|size| end_inclusive < size);
         if unit.eq_ignore_ascii_case("bytes") && fits {
-            Ok(ContentRange {
-                start,
-                end_inclusive,
-                size,
-            })
+            Ok(ContentRange { start, end_inclusive, size })
         } else {
             Err(ContentRangeError)
         }
@@ -218,10 +194,7 @@ mod tests {
             ("bytes=9223372036854775808-", Ok(From { start: 1 << 63 })),
             ("bytes=18446744073709551615-", Ok(From { start: max })),
             ("bytes=18446744073709551616-", Ok(From { start: max })),
-            (
-                "bytes=0-99999999999999999999999",
-                Ok(FromTo { start: 0, end: max }),
-            ),
+            ("bytes=0-99999999999999999999999", Ok(FromTo { start: 0, end: max })),
             ("bytes=-99999999999999999999999", Ok(Suffix { len: max })),
             ("bytes=5-2", Err(Malformed)),
             ("bytes=", Err(Malformed)),
@@ -269,9 +242,7 @@ mod tests {
             (Suffix { len: 1 }, 0, None),
         ];
         for (range, size, expected) in rows {
-            let expected = expected
-                .map(|(start, end)| ByteSpan { start, end })
-                .ok_or(Unsatisfiable { size });
+            let expected = expected.map(|(start, end)| ByteSpan { start, end }).ok_or(Unsatisfiable { size });
             assert_eq!(range.resolve(size), expected, "{range:?} of {size}");
         }
         assert_eq!(unsatisfied(10), "bytes */10");
@@ -283,17 +254,10 @@ mod tests {
             ("bytes 0-0/1", (0, 0, Some(1))),
             ("bytes 5-9/10", (5, 9, Some(10))),
             ("bytes 5-9/*", (5, 9, None)),
-            (
-                "bytes 0-18446744073709551614/18446744073709551615",
-                (0, u64::MAX - 1, Some(u64::MAX)),
-            ),
+            ("bytes 0-18446744073709551614/18446744073709551615", (0, u64::MAX - 1, Some(u64::MAX))),
         ];
         for (value, (start, end_inclusive, size)) in good {
-            let range = ContentRange {
-                start,
-                end_inclusive,
-                size,
-            };
+            let range = ContentRange { start, end_inclusive, size };
             assert_eq!(value.parse(), Ok(range), "{value}");
             assert_eq!(range.to_string(), value);
         }

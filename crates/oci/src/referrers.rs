@@ -18,12 +18,8 @@ pub fn index<'a>(descriptors: impl IntoIterator<Item = &'a Descriptor>) -> Vec<u
     }
     let manifests = descriptors.into_iter().collect();
     // Texts and numbers in, text out: serde_json fails on maps with other keys and on failing writers only.
-    serde_json::to_vec(&Index {
-        schema_version: 2,
-        media_type: media::OCI_INDEX,
-        manifests,
-    })
-    .unwrap_or_default()
+    serde_json::to_vec(&Index { schema_version: 2, media_type: media::OCI_INDEX, manifests })
+        .unwrap_or_default()
 }
 
 /// Those of the given type, compared as written; then `OCI-Filters-Applied: artifactType` is due.
@@ -31,21 +27,14 @@ pub fn filter<'a>(
     descriptors: &'a [Descriptor],
     artifact_type: &'a str,
 ) -> impl Iterator<Item = &'a Descriptor> {
-    descriptors
-        .iter()
-        .filter(move |descriptor| descriptor.artifact_type.as_deref() == Some(artifact_type))
+    descriptors.iter().filter(move |descriptor| descriptor.artifact_type.as_deref() == Some(artifact_type))
 }
 
 /// How a manifest with a subject appears in that subject's list: with its annotations, and with its artifact type or,
 /// for an image without one, its configuration's media type (`end-12a`).
 pub fn describe(manifest: &Manifest, digest: Digest, size: u64) -> Descriptor {
     let artifact_type = manifest.artifact_type.clone().filter(|text| !text.is_empty());
-    let config_type = || {
-        manifest
-            .config
-            .as_ref()
-            .map(|config| config.media_type.as_str().to_owned())
-    };
+    let config_type = || manifest.config.as_ref().map(|config| config.media_type.as_str().to_owned());
     Descriptor {
         media_type: manifest.media_type.clone(),
         digest,
@@ -77,29 +66,20 @@ mod tests {
         let typed = artifact(r#","artifactType":"application/vnd.example","annotations":{"a":"b"}"#);
         let typed = describe(&typed, digest(), 9);
         assert_eq!(typed.artifact_type.as_deref(), Some("application/vnd.example"));
-        assert_eq!(
-            (typed.annotations["a"].as_str(), typed.size, typed.digest),
-            ("b", 9, digest())
-        );
+        assert_eq!((typed.annotations["a"].as_str(), typed.size, typed.digest), ("b", 9, digest()));
         for members in ["", r#","artifactType":"""#] {
             let untyped = describe(&artifact(members), digest(), 9);
-            assert_eq!(
-                untyped.artifact_type.as_deref(),
-                Some(media::OCI_EMPTY),
-                "{members}"
-            );
+            assert_eq!(untyped.artifact_type.as_deref(), Some(media::OCI_EMPTY), "{members}");
         }
     }
 
     #[test]
     fn the_list_is_an_index_that_we_read_ourselves() {
-        let descriptors: Vec<_> = [
-            r#","artifactType":"a/b","annotations":{"x":"\u0000\"","y":""}"#,
-            r#","artifactType":"c/d""#,
-        ]
-        .iter()
-        .map(|members| describe(&artifact(members), digest(), 1))
-        .collect();
+        let descriptors: Vec<_> =
+            [r#","artifactType":"a/b","annotations":{"x":"\u0000\"","y":""}"#, r#","artifactType":"c/d""#]
+                .iter()
+                .map(|members| describe(&artifact(members), digest(), 1))
+                .collect();
         let read = Manifest::parse(&index(&descriptors), Some(media::OCI_INDEX)).unwrap();
         assert_eq!(read.children, descriptors);
         let filtered: Vec<_> = filter(&descriptors, "c/d").collect();

@@ -67,19 +67,14 @@ impl TagList {
         if bytes.len() > MAX_BODY {
             return Err(TagListError::TooLarge { found: bytes.len() });
         }
-        let raw: Raw<'_> = serde_json::from_slice(bytes).map_err(|error| TagListError::Json {
-            line: error.line(),
-            column: error.column(),
-        })?;
+        let raw: Raw<'_> = serde_json::from_slice(bytes)
+            .map_err(|error| TagListError::Json { line: error.line(), column: error.column() })?;
         let tags = raw.tags.unwrap_or_default();
         if tags.len() > MAX_TAGS {
             return Err(TagListError::TooMany { found: tags.len() });
         }
         let tags = tags.iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
-        Ok(TagList {
-            name: raw.name.unwrap_or_default(),
-            tags,
-        })
+        Ok(TagList { name: raw.name.unwrap_or_default(), tags })
     }
 
     /// The body of an answer, to be sent as `application/json`.
@@ -128,10 +123,7 @@ impl Page {
             return (tags, None);
         }
         tags.truncate(n);
-        let next = tags.last().map(|tag| Page {
-            n: self.n,
-            last: Some(tag.as_str().to_owned()),
-        });
+        let next = tags.last().map(|tag| Page { n: self.n, last: Some(tag.as_str().to_owned()) });
         (tags, next)
     }
 }
@@ -178,29 +170,16 @@ mod tests {
     }
 
     fn page(n: Option<u64>, last: Option<&str>) -> Page {
-        Page {
-            n,
-            last: last.map(str::to_owned),
-        }
+        Page { n, last: last.map(str::to_owned) }
     }
 
     #[test]
     fn lists_are_read_and_written() {
         let list = TagList::parse(br#"{"name":"a/b","tags":["latest","1.0"],"x":[{}]}"#).unwrap();
-        assert_eq!(
-            list,
-            TagList {
-                name: "a/b".into(),
-                tags: tags(&["latest", "1.0"])
-            }
-        );
+        assert_eq!(list, TagList { name: "a/b".into(), tags: tags(&["latest", "1.0"]) });
         assert_eq!(list.body(), br#"{"name":"a/b","tags":["latest","1.0"]}"#);
         assert_eq!(TagList::parse(&list.body()), Ok(list));
-        for empty in [
-            r#"{"name":"a","tags":null}"#,
-            r#"{"name":"a","tags":[]}"#,
-            r#"{"name":"a"}"#,
-        ] {
+        for empty in [r#"{"name":"a","tags":null}"#, r#"{"name":"a","tags":[]}"#, r#"{"name":"a"}"#] {
             assert_eq!(TagList::parse(empty.as_bytes()).unwrap().tags, []);
         }
     }
@@ -217,36 +196,16 @@ mod tests {
             "{\"tags\":[]}{}",
             "{\"tags\":[],\"tags\":[]}",
         ] {
-            assert!(
-                matches!(TagList::parse(text.as_bytes()), Err(TagListError::Json { .. })),
-                "{text}"
-            );
+            assert!(matches!(TagList::parse(text.as_bytes()), Err(TagListError::Json { .. })), "{text}");
         }
-        for tag in [
-            "",
-            "a/b",
-            "-a",
-            "\\u0000",
-            "\\u001b[31m",
-            "a\\r\\nSet-Cookie: b",
-            "é",
-        ] {
+        for tag in ["", "a/b", "-a", "\\u0000", "\\u001b[31m", "a\\r\\nSet-Cookie: b", "é"] {
             let text = format!("{{\"tags\":[\"a\",\"{tag}\"]}}");
-            assert!(
-                matches!(TagList::parse(text.as_bytes()), Err(TagListError::Tag(_))),
-                "{tag}"
-            );
+            assert!(matches!(TagList::parse(text.as_bytes()), Err(TagListError::Tag(_))), "{tag}");
         }
         let many = format!("{{\"tags\":[{}]}}", vec!["\"a\""; MAX_TAGS + 1].join(","));
-        assert_eq!(
-            TagList::parse(many.as_bytes()),
-            Err(TagListError::TooMany { found: MAX_TAGS + 1 })
-        );
+        assert_eq!(TagList::parse(many.as_bytes()), Err(TagListError::TooMany { found: MAX_TAGS + 1 }));
         let found = MAX_BODY + 1;
-        assert_eq!(
-            TagList::parse(&vec![b' '; found]),
-            Err(TagListError::TooLarge { found })
-        );
+        assert_eq!(TagList::parse(&vec![b' '; found]), Err(TagListError::TooLarge { found }));
     }
 
     #[test]
@@ -290,10 +249,7 @@ mod tests {
             }
         }
         let long = format!("last={}", "a".repeat(10_000));
-        assert_eq!(
-            Page::parse(&long),
-            Err(PageError::Last(TagError::TooLong { found: 10_000 }))
-        );
+        assert_eq!(Page::parse(&long), Err(PageError::Last(TagError::TooLong { found: 10_000 })));
     }
 
     #[test]
@@ -301,17 +257,9 @@ mod tests {
         let all = ["c", "a", "b", "B", "a"];
         let rows = [
             (page(None, None), vec!["B", "a", "b", "c"], None),
-            (
-                page(Some(2), None),
-                vec!["B", "a"],
-                Some(page(Some(2), Some("a"))),
-            ),
+            (page(Some(2), None), vec!["B", "a"], Some(page(Some(2), Some("a")))),
             (page(Some(2), Some("a")), vec!["b", "c"], None),
-            (
-                page(Some(1), Some("aa")),
-                vec!["b"],
-                Some(page(Some(1), Some("b"))),
-            ),
+            (page(Some(1), Some("aa")), vec!["b"], Some(page(Some(1), Some("b")))),
             (page(Some(4), None), vec!["B", "a", "b", "c"], None),
             (page(Some(9), Some("z")), vec![], None),
             (page(Some(0), None), vec![], None),

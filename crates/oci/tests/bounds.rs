@@ -96,12 +96,8 @@ fn image_text(members: &str) -> String {
 
 /// Texts that are as expensive as they can be made for their size.
 fn expensive() -> Vec<(&'static str, String)> {
-    let fill = |unit: &str| {
-        image_text(&format!(
-            "\"x\":[{}0]",
-            unit.repeat((MAX_MANIFEST - 1000) / unit.len())
-        ))
-    };
+    let fill =
+        |unit: &str| image_text(&format!("\"x\":[{}0]", unit.repeat((MAX_MANIFEST - 1000) / unit.len())));
     let layers = |layer: &str, count: usize| {
         with(image(), "layers", json!(["HERE"]))
             .to_string()
@@ -113,59 +109,27 @@ fn expensive() -> Vec<(&'static str, String)> {
     let varied =
         |n: usize| format!(r#"{{"mediaType":"a/{n}","digest":"sha256:{HEX}","size":1,"platform":{{}}}}"#);
     let varied = (0..MAX_ITEMS).map(varied).collect::<Vec<_>>().join(",");
-    let many_annotations = (0..MAX_ITEMS)
-        .map(|n| format!("\"{n}\":\"\""))
-        .collect::<Vec<_>>()
-        .join(",");
+    let many_annotations = (0..MAX_ITEMS).map(|n| format!("\"{n}\":\"\"")).collect::<Vec<_>>().join(",");
     vec![
         ("numbers", fill("1,")),
         ("objects", fill("{},")),
         ("texts", fill("\"\",")),
-        (
-            "escapes",
-            image_text(&format!(
-                "\"x\":\"{}\"",
-                "\\u00e9".repeat((MAX_MANIFEST - 1000) / 6)
-            )),
-        ),
+        ("escapes", image_text(&format!("\"x\":\"{}\"", "\\u00e9".repeat((MAX_MANIFEST - 1000) / 6)))),
         (
             "escaped annotation",
-            image_text(&format!(
-                "\"annotations\":{{\"a\":\"{}\"}}",
-                "\\n".repeat((MAX_MANIFEST - 1000) / 2)
-            )),
+            image_text(&format!("\"annotations\":{{\"a\":\"{}\"}}", "\\n".repeat((MAX_MANIFEST - 1000) / 2))),
         ),
-        (
-            "a long text",
-            image_text(&format!(
-                "\"artifactType\":\"{}\"",
-                "a".repeat(MAX_MANIFEST - 1000)
-            )),
-        ),
+        ("a long text", image_text(&format!("\"artifactType\":\"{}\"", "a".repeat(MAX_MANIFEST - 1000)))),
         ("many keys", image_text(&vec!["\"k\":0"; MAX_KEYS / 2].join(","))),
         ("too many keys", image_text(&vec!["\"k\":0"; 600_000].join(","))),
-        (
-            "spaces",
-            image_text(&format!("\"x\":{}0", " ".repeat(MAX_MANIFEST - 1000))),
-        ),
+        ("spaces", image_text(&format!("\"x\":{}0", " ".repeat(MAX_MANIFEST - 1000)))),
         ("depth", "[".repeat(MAX_MANIFEST)),
         ("quotes", "\"".repeat(MAX_MANIFEST)),
-        (
-            "not UTF-8 but at the end",
-            format!("{}\u{FFFD}", " ".repeat(MAX_MANIFEST - 3)),
-        ),
+        ("not UTF-8 but at the end", format!("{}\u{FFFD}", " ".repeat(MAX_MANIFEST - 3))),
         ("layers", layers(&least, MAX_ITEMS)),
         ("annotated layers", layers(&annotated, MAX_ITEMS / 2)),
-        (
-            "varied layers",
-            with(image(), "layers", json!(["HERE"]))
-                .to_string()
-                .replace("\"HERE\"", &varied),
-        ),
-        (
-            "annotations",
-            image_text(&format!("\"annotations\":{{{many_annotations}}}")),
-        ),
+        ("varied layers", with(image(), "layers", json!(["HERE"])).to_string().replace("\"HERE\"", &varied)),
+        ("annotations", image_text(&format!("\"annotations\":{{{many_annotations}}}"))),
     ]
 }
 
@@ -177,16 +141,8 @@ fn t_bi5_memory_and_time_are_bounded() {
         assert!(text.len() <= MAX_MANIFEST, "{name}: {}", text.len());
         let (_, held, seconds) = measured(text.as_bytes());
         let per_mib = seconds * 1000.0 / (text.len() as f64 / f64::from(1 << 20));
-        println!(
-            "{name}: {} KiB, held {} KiB, {per_mib:.1} ms per MiB",
-            text.len() >> 10,
-            held >> 10
-        );
-        assert!(
-            held < (3 * text.len()).max(FLOOR),
-            "{name}: held {held} for {}",
-            text.len()
-        );
+        println!("{name}: {} KiB, held {} KiB, {per_mib:.1} ms per MiB", text.len() >> 10, held >> 10);
+        assert!(held < (3 * text.len()).max(FLOOR), "{name}: held {held} for {}", text.len());
         // Without optimisation everything takes many times as long.
         let limit = if cfg!(debug_assertions) { 500.0 } else { 50.0 };
         assert!(per_mib < limit, "{name}: {per_mib} ms per MiB");
@@ -199,41 +155,25 @@ fn t_bi5_structure_is_bounded() {
     assert!(parse_text(&deep(MAX_DEPTH - 1)).is_ok());
     assert_eq!(parse_text(&deep(MAX_DEPTH)), Err(ManifestError::TooDeep));
     assert_eq!(parse_text(&deep(100_000)), Err(ManifestError::TooDeep));
-    assert_eq!(
-        parse_text(&"{\"a\":".repeat(100_000)),
-        Err(ManifestError::TooDeep)
-    );
+    assert_eq!(parse_text(&"{\"a\":".repeat(100_000)), Err(ManifestError::TooDeep));
     // Brackets in strings are none.
     assert!(parse_text(&image_text(&format!("\"x\":\"\\\"{}\"", "[{:".repeat(100_000)))).is_ok());
 
     let keys = |count: usize| image_text(&vec!["\"k\":0"; count].join(","));
     assert!(parse_text(&keys(MAX_KEYS / 2)).is_ok());
     assert_eq!(parse_text(&keys(MAX_KEYS)), Err(ManifestError::TooManyKeys));
-    assert_eq!(
-        Manifest::parse(keys(600_000).as_bytes(), None),
-        Err(ManifestError::TooManyKeys)
-    );
-    let too_large = ManifestError::TooLarge {
-        found: keys(1_000_000).len(),
-    };
+    assert_eq!(Manifest::parse(keys(600_000).as_bytes(), None), Err(ManifestError::TooManyKeys));
+    let too_large = ManifestError::TooLarge { found: keys(1_000_000).len() };
     assert_eq!(parse_text(&keys(1_000_000)), Err(too_large));
 
     let layers = |count: usize| with(image(), "layers", json!(vec![descriptor("a/b"); count]));
     assert_eq!(parse(&layers(MAX_ITEMS)).unwrap().layers.len(), MAX_ITEMS);
     assert_eq!(parse(&layers(MAX_ITEMS + 1)), Err(ManifestError::TooManyItems));
     let urls = with(descriptor("a/b"), "urls", json!(vec![""; MAX_ITEMS + 1]));
-    assert_eq!(
-        parse(&with(image(), "layers", json!([urls]))),
-        Err(ManifestError::TooManyItems)
-    );
-    let annotations: Value = (0..=MAX_ITEMS)
-        .map(|n| (n.to_string(), json!("")))
-        .collect::<serde_json::Map<_, _>>()
-        .into();
-    assert_eq!(
-        parse(&with(image(), "annotations", annotations)),
-        Err(ManifestError::TooManyItems)
-    );
+    assert_eq!(parse(&with(image(), "layers", json!([urls]))), Err(ManifestError::TooManyItems));
+    let annotations: Value =
+        (0..=MAX_ITEMS).map(|n| (n.to_string(), json!(""))).collect::<serde_json::Map<_, _>>().into();
+    assert_eq!(parse(&with(image(), "annotations", annotations)), Err(ManifestError::TooManyItems));
 }
 
 #[test]
@@ -254,29 +194,17 @@ fn t_bi5_numbers_and_texts_are_bounded() {
     let huge = "9".repeat(1 << 20);
     assert!(parse_text(&image_text(&format!("\"x\":{huge}"))).is_ok());
     assert!(parse_text(&image_text(&format!("\"x\":1e{huge}"))).is_ok());
-    let value = with(image(), "schemaVersion", json!("HERE"))
-        .to_string()
-        .replace("\"HERE\"", &huge);
+    let value = with(image(), "schemaVersion", json!("HERE")).to_string().replace("\"HERE\"", &huge);
     assert!(parse_text(&value).is_err());
     let error = parse(&with(image(), "mediaType", json!("a/".to_owned() + &huge))).unwrap_err();
     assert!(error.to_string().len() < 300, "{error}");
     let error = parse(&with(image(), "schemaVersion", json!(huge))).unwrap_err();
     assert!(error.to_string().len() < 300, "{error}");
-    for bytes in [
-        b"\xFF".as_slice(),
-        b"\xC0\x80",
-        b"\xED\xA0\x80",
-        b"\xF5\x80\x80\x80",
-        b"\xE2\x82",
-    ] {
+    for bytes in [b"\xFF".as_slice(), b"\xC0\x80", b"\xED\xA0\x80", b"\xF5\x80\x80\x80", b"\xE2\x82"] {
         let (head, tail) = ("\"x\":\"", "\"");
         let mut text = image_text(&format!("{head}HERE{tail}")).into_bytes();
         let at = text.windows(4).position(|window| window == b"HERE").unwrap();
         text.splice(at..at + 4, bytes.iter().copied());
-        assert_eq!(
-            Manifest::parse(&text, None),
-            Err(ManifestError::Encoding),
-            "{bytes:?}"
-        );
+        assert_eq!(Manifest::parse(&text, None), Err(ManifestError::Encoding), "{bytes:?}");
     }
 }

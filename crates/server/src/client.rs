@@ -81,11 +81,7 @@ impl Incoming {
 
 impl Client {
     fn pool(&self, trust: Trust, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
-        let pool = Pool {
-            insecure: trust.insecure,
-            allow_private: trust.allow_private,
-            connect,
-        };
+        let pool = Pool { insecure: trust.insecure, allow_private: trust.allow_private, connect };
         if let Some(client) = self.pools.lock().get(&pool) {
             return Ok(client.clone());
         }
@@ -109,9 +105,7 @@ impl Pool {
             .tcp_nodelay(true)
             .tls_danger_accept_invalid_certs(self.insecure)
             .tls_danger_accept_invalid_hostnames(self.insecure)
-            .dns_resolver(Resolver {
-                allow_private: self.allow_private,
-            })
+            .dns_resolver(Resolver { allow_private: self.allow_private })
             .build()
     }
 }
@@ -156,9 +150,7 @@ impl Http for Client {
             }
             Ok(bytes.freeze())
         };
-        tokio::time::timeout(SMALL_WITHIN, all)
-            .await
-            .unwrap_or(Err(SmallFault::Broken))
+        tokio::time::timeout(SMALL_WITHIN, all).await.unwrap_or(Err(SmallFault::Broken))
     }
 }
 
@@ -188,9 +180,8 @@ impl Resolve for Resolver {
             let found = tokio::net::lookup_host((host.as_str(), 0))
                 .await
                 .map_err(|error| Unresolved(host.clone(), error))?;
-            let found: Vec<SocketAddr> = found
-                .filter(|address| allow_private || is_public(address.ip()))
-                .collect();
+            let found: Vec<SocketAddr> =
+                found.filter(|address| allow_private || is_public(address.ip())).collect();
             if found.is_empty() {
                 return Err(Box::from(PrivateAddress(host)));
             }
@@ -217,9 +208,7 @@ async fn execute(client: &reqwest::Client, request: reqwest::Request) -> reqwest
 fn is_exhausted(error: &reqwest::Error) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {
-        let code = current
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::raw_os_error);
+        let code = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
         if matches!(code, Some(libc::EMFILE | libc::ENFILE)) {
             return true;
         }

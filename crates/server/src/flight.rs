@@ -38,11 +38,7 @@ impl Flight for Flights {
         let (sender, receiver) = watch::channel(None);
         under_way.insert(key.to_owned(), receiver.clone());
         Joined::Lead(
-            Leading {
-                key: key.to_owned(),
-                under_way: self.0.clone(),
-                outcome: sender,
-            },
+            Leading { key: key.to_owned(), under_way: self.0.clone(), outcome: sender },
             Waiting(receiver),
         )
     }
@@ -59,10 +55,7 @@ impl Lead for Leading {
 impl Drop for Leading {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock();
-        if under_way
-            .get(&self.key)
-            .is_some_and(|other| other.same_channel(&self.outcome.subscribe()))
-        {
+        if under_way.get(&self.key).is_some_and(|other| other.same_channel(&self.outcome.subscribe())) {
             under_way.remove(&self.key);
         }
     }
@@ -70,12 +63,7 @@ impl Drop for Leading {
 
 impl Wait for Waiting {
     async fn landed(mut self) -> Result<Landed, Failure> {
-        let lost = || {
-            Failure::new(
-                Reason::Internal,
-                "the mirror failed while it asked upstream; try again",
-            )
-        };
+        let lost = || Failure::new(Reason::Internal, "the mirror failed while it asked upstream; try again");
         match self.0.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(lost())),
             Err(_) => Err(lost()),
@@ -102,9 +90,7 @@ mod tests {
     async fn all_who_wait_hear_the_outcome_and_the_next_leads_anew() {
         let flights = Flights::default();
         let (leading, first) = lead(&flights);
-        let Joined::Wait(second) = flights.join("key") else {
-            panic!("two lead")
-        };
+        let Joined::Wait(second) = flights.join("key") else { panic!("two lead") };
         assert!(matches!(flights.join("another"), Joined::Lead(..)));
         leading.land(failed());
         for wait in [first, second] {

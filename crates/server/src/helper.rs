@@ -44,14 +44,9 @@ impl Helpers {
         {
             return Ok(identity.clone());
         }
-        match tokio::time::timeout(PATIENCE, run(name, registry))
-            .await
-            .unwrap_or(Err(HelperError::Slow))
-        {
+        match tokio::time::timeout(PATIENCE, run(name, registry)).await.unwrap_or(Err(HelperError::Slow)) {
             Ok(identity) => {
-                self.answered
-                    .lock()
-                    .insert(key, (Instant::now(), identity.clone()));
+                self.answered.lock().insert(key, (Instant::now(), identity.clone()));
                 Ok(identity)
             }
             Err(error) => match known {
@@ -83,10 +78,9 @@ async fn run(name: &str, registry: &Url) -> Result<Identity, HelperError> {
     }
     let answer: Value = serde_json::from_slice(&output.stdout).map_err(|_| HelperError::Answer)?;
     match (answer["Username"].as_str(), answer["Secret"].as_str()) {
-        (Some(username), Some(secret)) => Ok(Identity::Basic {
-            username: username.to_owned(),
-            password: Secret::new(secret),
-        }),
+        (Some(username), Some(secret)) => {
+            Ok(Identity::Basic { username: username.to_owned(), password: Secret::new(secret) })
+        }
         _ => Err(HelperError::Answer),
     }
 }

@@ -41,9 +41,7 @@ pub(crate) struct Native {
 
 impl std::fmt::Debug for Native {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Native")
-            .field("store", &self.store)
-            .finish_non_exhaustive()
+        f.debug_struct("Native").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -128,18 +126,13 @@ impl Host for Native {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
         // Later than zero, so that core can look back from the first request on.
         let mono = millis(self.started.elapsed()).saturating_add(millis(Duration::from_secs(24 * 3600)));
-        Now {
-            wall: Wall(wall),
-            mono: Mono(mono),
-        }
+        Now { wall: Wall(wall), mono: Mono(mono) }
     }
 
     fn random(&self) -> u64 {
         let mut bytes = [0; 8];
         // Only jitter hangs on it.
-        let _ = rustls::crypto::aws_lc_rs::default_provider()
-            .secure_random
-            .fill(&mut bytes);
+        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes);
         u64::from_ne_bytes(bytes)
     }
 
@@ -166,10 +159,9 @@ impl Host for Native {
     async fn identity(&self, source: &Source) -> Result<Identity, Failure> {
         match &source.auth {
             None => Ok(Identity::Anonymous),
-            Some(Auth::Static { username, password }) => Ok(Identity::Basic {
-                username: username.clone(),
-                password: password.clone(),
-            }),
+            Some(Auth::Static { username, password }) => {
+                Ok(Identity::Basic { username: username.clone(), password: password.clone() })
+            }
             Some(Auth::Helper(name)) => self.helpers.ask(name, &source.url).await.map_err(|error| {
                 Failure::new(
                     Reason::Internal,

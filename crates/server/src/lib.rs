@@ -52,9 +52,7 @@ pub struct Start {
 
 impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Start")
-            .field("config_path", &self.config_path)
-            .finish_non_exhaustive()
+        f.debug_struct("Start").field("config_path", &self.config_path).finish_non_exhaustive()
     }
 }
 
@@ -80,10 +78,7 @@ pub fn serve(start: Start) -> anyhow::Result<()> {
 /// What `FAILPOINTS` asks for, for as long as the answer lives. Of a build for tests only.
 #[cfg(feature = "failpoints")]
 fn failpoints() -> fail::FailScenario<'static> {
-    eprintln!(
-        "entrepot is built with failpoints: {:?}",
-        std::env::var("FAILPOINTS").unwrap_or_default()
-    );
+    eprintln!("entrepot is built with failpoints: {:?}", std::env::var("FAILPOINTS").unwrap_or_default());
     fail::FailScenario::setup()
 }
 
@@ -95,51 +90,31 @@ async fn run(start: Start) -> anyhow::Result<()> {
     let store = tokio::task::spawn_blocking(move || Store::open(&opened, limits))
         .await?
         .context("the cache directory cannot be used")?;
-    let signing_key = store
-        .signing_key()
-        .context("the key for access tokens cannot be kept in the cache directory")?;
+    let signing_key =
+        store.signing_key().context("the key for access tokens cannot be kept in the cache directory")?;
     let tls = config.tls.as_ref().map(tls::Acceptor::new).transpose()?;
-    let listeners = config
-        .listen
-        .iter()
-        .map(|address| listen(*address))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let listeners =
+        config.listen.iter().map(|address| listen(*address)).collect::<anyhow::Result<Vec<_>>>()?;
     let admin = config.admin.map(listen).transpose()?;
     greet(config, &dir);
 
-    let host = Native::new(
-        start.config.clone(),
-        store.clone(),
-        signing_key,
-        Arc::new(Metrics::default()),
-    );
+    let host = Native::new(start.config.clone(), store.clone(), signing_key, Arc::new(Metrics::default()));
     let engine = Engine::new(host.clone());
     let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-    let door = Door {
-        engine: engine.clone(),
-        room: Arc::new(Semaphore::new(connections())),
-        tls: tls.clone(),
-    };
+    let door =
+        Door { engine: engine.clone(), room: Arc::new(Semaphore::new(connections())), tls: tls.clone() };
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| tokio::spawn(listen::accept(listener, door.clone(), draining.clone())))
         .collect();
     if let Some(listener) = admin {
-        tokio::spawn(admin::serve(
-            listener,
-            engine.clone(),
-            draining.clone(),
-            stop.clone(),
-        ));
+        tokio::spawn(admin::serve(listener, engine.clone(), draining.clone(), stop.clone()));
     }
     tokio::spawn(store.clone().upkeep(stop.clone()));
     tokio::spawn(reload::watch(start, host.clone(), tls, stop.clone()));
 
     ended().await?;
-    tracing::info!(
-        "draining: no new connections, and up to {} s for what is under way",
-        DRAIN.as_secs()
-    );
+    tracing::info!("draining: no new connections, and up to {} s for what is under way", DRAIN.as_secs());
     draining.cancel();
     let drained = async {
         for accepting in accepting {
@@ -163,10 +138,7 @@ async fn run(start: Start) -> anyhow::Result<()> {
 }
 
 fn limits(config: &Config) -> Limits {
-    Limits {
-        max_size: config.cache.max_size,
-        keep: config.cache.blob_ttl,
-    }
+    Limits { max_size: config.cache.max_size, keep: config.cache.blob_ttl }
 }
 
 /// The configured directory, else one under the user's data directory.
@@ -174,11 +146,7 @@ fn cache_dir(config: &Config) -> anyhow::Result<PathBuf> {
     if let Some(dir) = &config.cache.dir {
         return Ok(PathBuf::from(dir));
     }
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     let data = data.context("there is no home directory to keep the cache in: set `proxy.cache.dir`")?;
     Ok(data.join("entrepot"))
@@ -222,11 +190,7 @@ async fn ended() -> std::io::Result<()> {
 fn greet(config: &Config, dir: &Path) {
     let endpoint = config.endpoint.as_str().trim_end_matches('/');
     let addresses: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-    eprintln!(
-        "entrepot {} mirrors {} registries",
-        env!("CARGO_PKG_VERSION"),
-        config.sources.len()
-    );
+    eprintln!("entrepot {} mirrors {} registries", env!("CARGO_PKG_VERSION"), config.sources.len());
     eprintln!("  listening on  {}", addresses.join(", "));
     if let Some(admin) = config.admin {
         eprintln!("  admin         http://{admin}/metrics");
@@ -240,11 +204,7 @@ fn greet(config: &Config, dir: &Path) {
             eprintln!(
                 "  NOTE          source `{}` has credentials and anonymous clients are let in: they get what upstream shows to anyone{}; everything else needs a token (`access.tokens`)",
                 source.name,
-                if source.public.is_empty() {
-                    ""
-                } else {
-                    " and what its `public` patterns name"
-                }
+                if source.public.is_empty() { "" } else { " and what its `public` patterns name" }
             );
             tracing::warn!(source = %source.name, "credentialed source with anonymous clients: only public content is served to them");
         }

@@ -85,14 +85,7 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, stop: Cancellation
             continue;
         };
         tune(&stream);
-        tokio::spawn(connection(
-            stream,
-            peer,
-            door.clone(),
-            builder.clone(),
-            graceful.watcher(),
-            permit,
-        ));
+        tokio::spawn(connection(stream, peer, door.clone(), builder.clone(), graceful.watcher(), permit));
     }
 }
 
@@ -168,16 +161,10 @@ async fn respond(
         engine.serve(&head, form, peer).await
     });
     // One request's panic is no reason to break the connection; nothing half-done is kept, and no lock of ours is poisoned.
-    let reply = served
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| engine.panicked(peer));
+    let reply = served.catch_unwind().await.unwrap_or_else(|_| engine.panicked(peer));
     let log = log(&head, &reply, since);
     let Reply { answer, body, facts } = reply;
-    let expected = answer
-        .headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut response = http::Response::new(Outgoing {
         source: match body {
             Some(body) => Source::Stream(body),
@@ -201,34 +188,18 @@ async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
         return None;
     }
     let read = Limited::new(body, MAX_TOKEN_BODY).collect();
-    tokio::time::timeout(FORM_WITHIN, read)
-        .await
-        .ok()?
-        .ok()
-        .map(|collected| collected.to_bytes())
+    tokio::time::timeout(FORM_WITHIN, read).await.ok()?.ok().map(|collected| collected.to_bytes())
 }
 
 fn log(head: &http::request::Parts, reply: &Reply<Body>, since: Instant) -> RequestLog {
-    let Facts {
-        route,
-        client,
-        address,
-        source,
-        verdict,
-        reason,
-        internal,
-        ..
-    } = reply.facts.clone();
+    let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
     RequestLog {
         client,
         address,
         method: Method::of(&head.method),
         route,
         target: Text::new(head.uri.path_and_query().map_or("", |target| target.as_str())),
-        user_agent: head
-            .headers
-            .get(USER_AGENT)
-            .map(|agent| Text::from_bytes(agent.as_bytes())),
+        user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
         status: reply.answer.status.as_u16(),
         verdict,
@@ -341,10 +312,7 @@ struct Open {
 impl Open {
     fn new(door: &Door, permit: OwnedSemaphorePermit) -> Open {
         door.engine.host().metrics().connections().inc();
-        Open {
-            engine: door.engine.clone(),
-            _permit: permit,
-        }
+        Open { engine: door.engine.clone(), _permit: permit }
     }
 }
 
@@ -381,9 +349,7 @@ fn turn_away_at_once(stream: TcpStream) {
 
 fn tune(stream: &TcpStream) {
     let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(DEAD_AFTER)
-        .with_interval(DEAD_AFTER / 4);
+    let keepalive = TcpKeepalive::new().with_time(DEAD_AFTER).with_interval(DEAD_AFTER / 4);
     // Each of these makes things better where it works; a connection works without.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);
@@ -396,10 +362,8 @@ fn tune(stream: &TcpStream) {
 
 /// Out of descriptors or memory: a pause lets connections end. Anything else concerns one connection only.
 async fn wait_after(error: &io::Error) {
-    let exhausted = matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    );
+    let exhausted =
+        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
     if exhausted {
         tracing::warn!(%error, "no connection can be accepted; raise the limit on open files");
         tokio::time::sleep(Duration::from_millis(100)).await;

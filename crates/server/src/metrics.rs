@@ -52,20 +52,13 @@ impl Default for Metrics {
         };
         let requests = counters("requests", "Requests answered");
         let sent_bytes = counters("sent_bytes", "Body bytes sent to clients, by verdict");
-        let upstream_requests = counters(
-            "upstream_requests",
-            "Conversations with upstreams, by source, route and outcome",
-        );
-        let upstream_bytes = counters(
-            "upstream_bytes",
-            "Blob bytes fetched, verified and kept, by source",
-        );
+        let upstream_requests =
+            counters("upstream_requests", "Conversations with upstreams, by source, route and outcome");
+        let upstream_bytes = counters("upstream_bytes", "Blob bytes fetched, verified and kept, by source");
         let fills = counters("fills", "Fills that ended, by source and outcome");
         let resumed = counters("resumed", "Downloads resumed after a break, by source");
-        let digest_mismatch = counters(
-            "digest_mismatch",
-            "Objects that did not hash to their digest, by source",
-        );
+        let digest_mismatch =
+            counters("digest_mismatch", "Objects that did not hash to their digest, by source");
         let limited = counters("limited", "Requests refused by the rate limit, by bucket");
         let reloads = counters("reloads", "Configurations read while running, by whether they were taken");
         let mut gauge = |name: &str, help: &str| {
@@ -74,14 +67,8 @@ impl Default for Metrics {
             gauge
         };
         let evicted = gauge("evicted_objects", "Objects evicted since the start");
-        let quarantined = gauge(
-            "quarantined_objects",
-            "Stored objects found damaged since the start",
-        );
-        let troubles = gauge(
-            "store_failures",
-            "Operations that the disk refused since the start",
-        );
+        let quarantined = gauge("quarantined_objects", "Stored objects found damaged since the start");
+        let troubles = gauge("store_failures", "Operations that the disk refused since the start");
         let stored_bytes = gauge("stored_bytes", "Bytes of objects in the store");
         let filling = gauge("filling", "Fills under way");
         let healthy = gauge("store_healthy", "1 while the disk takes what it is given");
@@ -124,45 +111,26 @@ impl Metrics {
         let labels = log.labels().map(|(name, value)| (name, value.to_owned()));
         self.requests.get_or_create(&labels.to_vec()).inc();
         let verdict = log.verdict.map_or("none", |verdict| verdict.label());
-        self.sent_bytes
-            .get_or_create(&vec![("verdict", verdict.to_owned())])
-            .inc_by(log.bytes);
+        self.sent_bytes.get_or_create(&vec![("verdict", verdict.to_owned())]).inc_by(log.bytes);
         self.first_byte.observe(log.first_byte.as_secs_f64());
     }
 
     pub(crate) fn observe(&self, event: &Event) {
         let source = |source: &str| ("source", source.to_owned());
         match event {
-            Event::Upstream {
-                source: name,
-                route,
-                status,
-                reason,
-            } => {
+            Event::Upstream { source: name, route, status, reason } => {
                 let outcome = match (status, reason) {
                     (_, Some(reason)) => reason.label().to_owned(),
                     (Some(status), None) => status.to_string(),
                     (None, None) => "none".to_owned(),
                 };
-                let labels = vec![
-                    source(name),
-                    ("route", route.label().to_owned()),
-                    ("outcome", outcome),
-                ];
+                let labels = vec![source(name), ("route", route.label().to_owned()), ("outcome", outcome)];
                 self.upstream_requests.get_or_create(&labels).inc();
             }
-            Event::FillEnded {
-                source: name,
-                bytes,
-                reason,
-            } => {
+            Event::FillEnded { source: name, bytes, reason } => {
                 let outcome = reason.map_or("stored", |reason| reason.label()).to_owned();
-                self.fills
-                    .get_or_create(&vec![source(name), ("outcome", outcome)])
-                    .inc();
-                self.upstream_bytes
-                    .get_or_create(&vec![source(name)])
-                    .inc_by(*bytes);
+                self.fills.get_or_create(&vec![source(name), ("outcome", outcome)]).inc();
+                self.upstream_bytes.get_or_create(&vec![source(name)]).inc_by(*bytes);
             }
             Event::Resumed { source: name, .. } => {
                 self.resumed.get_or_create(&vec![source(name)]).inc();
@@ -175,9 +143,7 @@ impl Metrics {
                     Bucket::Pulls => "pulls",
                     Bucket::Requests => "requests",
                 };
-                self.limited
-                    .get_or_create(&vec![("bucket", bucket.to_owned())])
-                    .inc();
+                self.limited.get_or_create(&vec![("bucket", bucket.to_owned())]).inc();
             }
             Event::Reloaded { accepted } => {
                 self.reloads.get_or_create(&vec![("accepted", accepted.to_string())]).inc();
@@ -190,8 +156,7 @@ impl Metrics {
         let counts = store.counts();
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.evicted.set(count(counts.evicted.load(Ordering::Relaxed)));
-        self.quarantined
-            .set(count(counts.quarantined.load(Ordering::Relaxed)));
+        self.quarantined.set(count(counts.quarantined.load(Ordering::Relaxed)));
         self.troubles.set(count(counts.troubles.load(Ordering::Relaxed)));
         self.stored_bytes.set(count(store.used()));
         self.filling.set(count(store.fills() as u64));

@@ -24,10 +24,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 pub(crate) async fn watch(start: Start, host: Arc<Native>, tls: Option<Acceptor>, stop: CancellationToken) {
     let (changed, mut changes) = mpsc::channel(1);
     // Dropping the watcher ends it.
-    let _watcher = start
-        .config_path
-        .as_deref()
-        .and_then(|path| watcher(path, changed.clone()));
+    let _watcher = start.config_path.as_deref().and_then(|path| watcher(path, changed.clone()));
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         return;
     };

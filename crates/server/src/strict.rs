@@ -41,11 +41,7 @@ enum Seen {
 
 impl<S> Strict<S> {
     pub(crate) fn new(stream: S) -> Strict<S> {
-        Strict {
-            stream,
-            seen: Seen::Start(0, 0),
-            lingering: None,
-        }
+        Strict { stream, seen: Seen::Start(0, 0), lingering: None }
     }
 }
 
@@ -54,11 +50,7 @@ impl Seen {
         let last = match self {
             Seen::Http2 => return Seen::Http2,
             Seen::Start(at, _) if HTTP_2.get(at) == Some(byte) => {
-                return if at + 1 == HTTP_2.len() {
-                    Seen::Http2
-                } else {
-                    Seen::Start(at + 1, *byte)
-                };
+                return if at + 1 == HTTP_2.len() { Seen::Http2 } else { Seen::Start(at + 1, *byte) };
             }
             Seen::Start(_, last) | Seen::Lines(last) => last,
         };
@@ -102,14 +94,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.lingering = Some(Box::pin(sleep(LINGER)));
         }
-        let Strict {
-            stream, lingering, ..
-        } = &mut *self;
+        let Strict { stream, lingering, .. } = &mut *self;
         loop {
-            if lingering
-                .as_mut()
-                .is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-            {
+            if lingering.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
                 return Poll::Ready(Ok(()));
             }
             let mut unheard = [0; 1024];
@@ -140,19 +127,14 @@ mod tests {
 
     fn through(bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        bytes
-            .iter_mut()
-            .fold(Seen::Start(0, 0), |seen, byte| seen.pass(byte));
+        bytes.iter_mut().fold(Seen::Start(0, 0), |seen, byte| seen.pass(byte));
         bytes
     }
 
     /// T-HC3: what ends a line for one reader only ends it for none.
     #[test]
     fn t_hc3_a_lone_line_feed_becomes_invalid() {
-        assert_eq!(
-            through(b"GET / HTTP/1.1\r\nA: b\n\nGET /"),
-            b"GET / HTTP/1.1\r\nA: b\0\0GET /"
-        );
+        assert_eq!(through(b"GET / HTTP/1.1\r\nA: b\n\nGET /"), b"GET / HTTP/1.1\r\nA: b\0\0GET /");
         assert_eq!(through(b"\nGET"), b"\0GET");
         assert_eq!(through(b"PRI * HTTP/1.1\n"), b"PRI * HTTP/1.1\0");
     }

@@ -23,11 +23,7 @@ pub(crate) enum TlsError {
     #[error("proxy.tls.key: {0}: no private key can be read from it: {1}")]
     Key(String, rustls::pki_types::pem::Error),
     #[error("proxy.tls: {cert} and {key} do not go together: {error}")]
-    Pair {
-        cert: String,
-        key: String,
-        error: rustls::Error,
-    },
+    Pair { cert: String, key: String, error: rustls::Error },
 }
 
 impl std::fmt::Debug for Acceptor {
@@ -65,11 +61,7 @@ fn load(tls: &Tls) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| TlsError::Pair {
-            cert: tls.cert.clone(),
-            key: tls.key.clone(),
-            error,
-        })?;
+        .map_err(|error| TlsError::Pair { cert: tls.cert.clone(), key: tls.key.clone(), error })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

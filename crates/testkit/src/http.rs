@@ -26,10 +26,7 @@ pub fn head(url: impl AsRef<str>) -> Call {
 }
 
 pub fn request(method: &str, url: impl AsRef<str>) -> Call {
-    let rest = url
-        .as_ref()
-        .strip_prefix("http://")
-        .expect("a URL that begins with http://");
+    let rest = url.as_ref().strip_prefix("http://").expect("a URL that begins with http://");
     let (host, target) = match rest.find('/') {
         Some(at) => (&rest[..at], &rest[at..]),
         None => (rest, "/"),
@@ -106,9 +103,7 @@ impl Call {
     /// Sends, and reads to the end, however it ends. Panics if there is no connection, no head, or no end in time.
     pub async fn send(self) -> Response {
         let what = format!("{} http://{}{}", self.method, self.address, self.target);
-        self.try_send()
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error}"))
+        self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
     /// As `send`, but a connection that ends before a head counts as an answer: of status 0, and no clean end.
@@ -117,10 +112,7 @@ impl Call {
         match self.try_send().await {
             Ok(response) => response,
             Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
-                ) =>
+                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
             {
                 Response::broken()
             }
@@ -135,18 +127,15 @@ impl Call {
             let mut stream = self.open_inner().await?;
             stream.read_all(keep).await
         };
-        tokio::time::timeout(limit, run)
-            .await
-            .unwrap_or_else(|_| Err(timed_out(limit)))
+        tokio::time::timeout(limit, run).await.unwrap_or_else(|_| Err(timed_out(limit)))
     }
 
     /// Sends, and reads the head. The body is then read as fast as the caller wants it.
     pub async fn open(self) -> Stream {
         let what = format!("{} http://{}{}", self.method, self.address, self.target);
         let limit = self.limit;
-        let opened = tokio::time::timeout(limit, self.open_inner())
-            .await
-            .unwrap_or_else(|_| Err(timed_out(limit)));
+        let opened =
+            tokio::time::timeout(limit, self.open_inner()).await.unwrap_or_else(|_| Err(timed_out(limit)));
         opened.unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
@@ -225,10 +214,7 @@ pub struct Response {
 impl Response {
     fn broken() -> Self {
         Self {
-            head: Head {
-                status: 0,
-                headers: Vec::new(),
-            },
+            head: Head { status: 0, headers: Vec::new() },
             status: 0,
             body: Vec::new(),
             length: 0,
@@ -256,16 +242,9 @@ impl Response {
 
     /// `errors[0].code` of the distribution-spec's error body; panics if the answer is not one.
     pub fn error_code(&self) -> String {
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/json"),
-            "an error in JSON: {self:?}"
-        );
+        assert_eq!(self.header("content-type"), Some("application/json"), "an error in JSON: {self:?}");
         let json = self.json();
-        json["errors"][0]["code"]
-            .as_str()
-            .unwrap_or_else(|| panic!("an error code: {self:?}"))
-            .to_owned()
+        json["errors"][0]["code"].as_str().unwrap_or_else(|| panic!("an error code: {self:?}")).to_owned()
     }
 }
 
@@ -334,9 +313,7 @@ impl Stream {
 
     /// Reads the rest.
     pub async fn finish(mut self) -> Response {
-        self.read_all(true)
-            .await
-            .expect("reading the body reports its end, not an error")
+        self.read_all(true).await.expect("reading the body reports its end, not an error")
     }
 
     /// Bytes of body so far.
@@ -411,17 +388,11 @@ pub async fn raw(address: SocketAddr, bytes: &[u8], quiet: Duration) -> Raw {
     loop {
         match tokio::time::timeout(quiet, socket.read_buf(&mut received)).await {
             Err(_) => {
-                return Raw {
-                    bytes: received,
-                    closed: false,
-                };
+                return Raw { bytes: received, closed: false };
             }
             Ok(Ok(n)) if n > 0 => {}
             Ok(_) => {
-                return Raw {
-                    bytes: received,
-                    closed: true,
-                };
+                return Raw { bytes: received, closed: true };
             }
         }
     }

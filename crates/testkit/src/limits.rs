@@ -12,10 +12,7 @@ use std::time::Duration;
 /// Raises this process's own limit on open files as far as it may go, and answers it. For tests with many connections:
 /// both ends of some of them are theirs.
 pub fn raise_open_files() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get a pointer to a live rlimit.
     unsafe {
         assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit), 0);
@@ -27,10 +24,7 @@ pub fn raise_open_files() -> u64 {
 
 pub(crate) fn bound_open_files(command: &mut Command, limit: u64) {
     let bound = move || {
-        let limit = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: limit,
-        };
+        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
         // SAFETY: the pointer is to a live rlimit.
         match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
             0 => Ok(()),
@@ -62,11 +56,7 @@ impl RssWatch {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        Self {
-            peak,
-            stop,
-            thread: Some(thread),
-        }
+        Self { peak, stop, thread: Some(thread) }
     }
 
     /// The most so far, in KiB.

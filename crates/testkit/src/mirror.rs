@@ -73,10 +73,8 @@ impl Builder {
 
     /// Starts, and waits until `/v2/` answers. Panics with the log if it does not within ten seconds.
     pub fn start(self) -> Mirror {
-        let home = tempfile::Builder::new()
-            .prefix("entrepot-test-")
-            .tempdir()
-            .expect("a temporary directory");
+        let home =
+            tempfile::Builder::new().prefix("entrepot-test-").tempdir().expect("a temporary directory");
         let cache = self.cache.clone().unwrap_or_else(|| home.path().join("cache"));
         let (listen, admin) = free_addresses();
         let log = Arc::default();
@@ -174,25 +172,15 @@ impl Mirror {
     pub fn rss_anon_kb(&self) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the mirror's /proc/status");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"))
-            .expect("RssAnon in /proc/status");
-        line.trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number of kB")
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon in /proc/status");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
     }
 
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the mirror's /proc/stat");
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks: u64 =
             fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
         Duration::from_millis(ticks * 10)
@@ -200,9 +188,7 @@ impl Mirror {
 
     /// Open file descriptors.
     pub fn fds(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid()))
-            .expect("the mirror's /proc/fd")
-            .count()
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the mirror's /proc/fd").count()
     }
 
     pub fn sigterm(&self) {
@@ -242,11 +228,7 @@ impl Mirror {
 
     /// Its end, if it has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        let status = self
-            .child
-            .as_mut()?
-            .try_wait()
-            .expect("waiting for our own child")?;
+        let status = self.child.as_mut()?.try_wait().expect("waiting for our own child")?;
         self.child = None;
         Some(status)
     }
@@ -293,11 +275,7 @@ impl Mirror {
     pub fn wait_until(&self, limit: Duration, what: &str, condition: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !condition(self) {
-            assert!(
-                start.elapsed() < limit,
-                "not within {limit:?}: {what}; log:\n{}",
-                self.log()
-            );
+            assert!(start.elapsed() < limit, "not within {limit:?}: {what}; log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -331,23 +309,12 @@ impl Mirror {
                     continue;
                 }
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let database = [
-                    ".db",
-                    ".db-wal",
-                    ".db-shm",
-                    ".sqlite",
-                    ".sqlite-wal",
-                    ".sqlite-shm",
-                    ".lock",
-                ];
+                let database =
+                    [".db", ".db-wal", ".db-shm", ".sqlite", ".sqlite-wal", ".sqlite-shm", ".lock"];
                 if !database.iter().any(|ending| name.ends_with(ending))
                     && !["lock", "key"].contains(&name.as_str())
                 {
-                    files.push(
-                        path.strip_prefix(&self.cache)
-                            .expect("below the cache directory")
-                            .to_owned(),
-                    );
+                    files.push(path.strip_prefix(&self.cache).expect("below the cache directory").to_owned());
                 }
             }
         }
@@ -358,21 +325,10 @@ impl Mirror {
     fn spawn(&mut self) {
         self.save_config();
         let mut command = Command::new(binary());
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.config_file())
-            .args(&self.settings.args);
-        command
-            .env_remove("ENTREPOT_CONFIG")
-            .env("HOME", self.home.path());
-        command
-            .envs(self.settings.env.iter().cloned())
-            .current_dir(self.home.path());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg("serve").arg("--config").arg(self.config_file()).args(&self.settings.args);
+        command.env_remove("ENTREPOT_CONFIG").env("HOME", self.home.path());
+        command.envs(self.settings.env.iter().cloned()).current_dir(self.home.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(limit) = self.settings.open_files {
             crate::limits::bound_open_files(&mut command, limit);
         }
@@ -422,10 +378,7 @@ impl Drop for Mirror {
         };
         self.kill9();
         if std::thread::panicking() {
-            eprintln!(
-                "---- log of the mirror ----\n{}---- end of the log ----",
-                self.log()
-            );
+            eprintln!("---- log of the mirror ----\n{}---- end of the log ----", self.log());
             return;
         }
         if !self.canaries.is_empty() {
@@ -433,19 +386,10 @@ impl Drop for Mirror {
             std::thread::sleep(Duration::from_millis(50));
         }
         let (log, metrics) = (self.log(), metrics.unwrap_or_default());
-        assert!(
-            self.may_panic || !log.contains("panicked at"),
-            "the mirror panicked:\n{log}"
-        );
+        assert!(self.may_panic || !log.contains("panicked at"), "the mirror panicked:\n{log}");
         for secret in &self.canaries {
-            assert!(
-                !log.contains(secret.as_str()),
-                "the log holds the secret {secret}:\n{log}"
-            );
-            assert!(
-                !metrics.contains(secret.as_str()),
-                "the metrics hold the secret {secret}:\n{metrics}"
-            );
+            assert!(!log.contains(secret.as_str()), "the log holds the secret {secret}:\n{log}");
+            assert!(!metrics.contains(secret.as_str()), "the metrics hold the secret {secret}:\n{metrics}");
         }
     }
 }
@@ -455,19 +399,11 @@ impl Drop for Mirror {
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("ENTREPOT_BIN") {
         let path = PathBuf::from(path);
-        assert!(
-            path.is_file(),
-            "ENTREPOT_BIN names {}, which is no file",
-            path.display()
-        );
+        assert!(path.is_file(), "ENTREPOT_BIN names {}, which is no file", path.display());
         return fs::canonicalize(path).expect("an absolute path");
     }
     let test = std::env::current_exe().expect("the test's own path");
-    let target = test
-        .ancestors()
-        .nth(3)
-        .expect("a test lies in target/<profile>/deps")
-        .to_owned();
+    let target = test.ancestors().nth(3).expect("a test lies in target/<profile>/deps").to_owned();
     ["release", "debug"]
         .iter()
         .map(|profile| target.join(profile).join("entrepot"))
@@ -493,9 +429,7 @@ fn collect(mut from: impl Read + Send + 'static, log: Arc<Mutex<Vec<u8>>>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
-            log.lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .extend_from_slice(&buffer[..n]);
+            log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend_from_slice(&buffer[..n]);
         }
     });
 }
@@ -519,10 +453,7 @@ fn plain_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> 
 fn sum_samples(text: &str, name: &str, labels: &[&str]) -> f64 {
     text.lines()
         .filter(|line| !line.starts_with('#'))
-        .filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-        })
+        .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
         .filter(|line| labels.iter().all(|label| line.contains(label)))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum()

@@ -70,11 +70,7 @@ impl Wan {
         let address = listener.local_addr().expect("a bound listener has an address");
         let counts = Arc::new(Counts::default());
         runtime.spawn(accept(listener, upstream, shape, counts.clone()));
-        Self {
-            address,
-            counts,
-            runtime: Some(runtime),
-        }
+        Self { address, counts, runtime: Some(runtime) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -111,19 +107,14 @@ impl Drop for Wan {
 
 impl fmt::Debug for Wan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wan")
-            .field("address", &self.address)
-            .field("counts", &self.counts)
-            .finish()
+        f.debug_struct("Wan").field("address", &self.address).field("counts", &self.counts).finish()
     }
 }
 
 /// Bound without waiting on the runtime, so that a link may be started from within an asynchronous test.
 fn listener(runtime: &Runtime) -> TcpListener {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener
-        .set_nonblocking(true)
-        .expect("a listener that does not block");
+    listener.set_nonblocking(true).expect("a listener that does not block");
     let _context = runtime.enter();
     TcpListener::from_std(listener).expect("a listener on this runtime")
 }
@@ -132,23 +123,14 @@ fn listener(runtime: &Runtime) -> TcpListener {
 type Link = Arc<Mutex<Instant>>;
 
 async fn accept(listener: TcpListener, upstream: SocketAddr, shape: Shape, counts: Arc<Counts>) {
-    let (link_up, link_down): (Link, Link) = (
-        Arc::new(Mutex::new(Instant::now())),
-        Arc::new(Mutex::new(Instant::now())),
-    );
+    let (link_up, link_down): (Link, Link) =
+        (Arc::new(Mutex::new(Instant::now())), Arc::new(Mutex::new(Instant::now())));
     loop {
         let Ok((near, _)) = listener.accept().await else {
             continue;
         };
         counts.connections.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(connection(
-            near,
-            upstream,
-            shape,
-            counts.clone(),
-            link_up.clone(),
-            link_down.clone(),
-        ));
+        tokio::spawn(connection(near, upstream, shape, counts.clone(), link_up.clone(), link_down.clone()));
     }
 }
 
@@ -169,12 +151,10 @@ async fn connection(
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
     let count_up = counts.clone();
-    let there = pump(near_read, far_write, shape, up, move |n| {
-        _ = count_up.up.fetch_add(n, Ordering::Relaxed)
-    });
-    let back = pump(far_read, near_write, shape, down, move |n| {
-        _ = counts.down.fetch_add(n, Ordering::Relaxed)
-    });
+    let there =
+        pump(near_read, far_write, shape, up, move |n| _ = count_up.up.fetch_add(n, Ordering::Relaxed));
+    let back =
+        pump(far_read, near_write, shape, down, move |n| _ = counts.down.fetch_add(n, Ordering::Relaxed));
     tokio::join!(there, back);
 }
 
@@ -199,10 +179,7 @@ async fn pump(
             // Never more ahead than what is in flight: back-pressure reaches the other side as it would in reality.
             tokio::time::sleep_until(left).await;
             count(n as u64);
-            if flying
-                .send((left + shape.round_trip / 2, buffer[..n].to_vec()))
-                .is_err()
-            {
+            if flying.send((left + shape.round_trip / 2, buffer[..n].to_vec())).is_err() {
                 return;
             }
         }
@@ -235,12 +212,7 @@ struct Sender {
 
 impl Sender {
     fn new(shape: Shape, link: Link) -> Self {
-        Self {
-            shape,
-            link,
-            free: Instant::now(),
-            grown: 0,
-        }
+        Self { shape, link, free: Instant::now(), grown: 0 }
     }
 
     fn depart(&mut self, n: u64) -> Instant {
@@ -276,19 +248,12 @@ mod tests {
         let upstream = Upstream::start();
         let body = Body::from(Pattern::new(1, 2_000_000));
         upstream.on(Method::Get, "/x").reply(Reply::ok(body.clone()));
-        let shape = Shape {
-            round_trip: Duration::from_millis(40),
-            ..Shape::default()
-        };
+        let shape = Shape { round_trip: Duration::from_millis(40), ..Shape::default() };
         let wan = Wan::shaped(upstream.address(), shape);
         let answer = get(format!("{}/x", wan.url())).send().await;
         assert_eq!(answer.digest, body.sha256());
         // A round trip for the connection and one for the answer; then 2 MB at 5 MB/s, and slow start before it.
-        assert!(
-            answer.time_to_head > Duration::from_millis(75),
-            "{:?}",
-            answer.time_to_head
-        );
+        assert!(answer.time_to_head > Duration::from_millis(75), "{:?}", answer.time_to_head);
         assert!(answer.total > Duration::from_millis(500), "{:?}", answer.total);
         assert!(answer.total < Duration::from_millis(1500), "{:?}", answer.total);
         assert!(wan.bytes_down() > 2_000_000 && wan.bytes_down() < 2_001_000);

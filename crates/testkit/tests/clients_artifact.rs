@@ -20,38 +20,22 @@ fn family(name: &str) -> Family {
     let subject = Image::small(name);
     let sbom = Image::artifact(SBOM, &format!("the parts of {name}"), Some(&subject));
     let signature = Image::artifact(SIGNATURE, &format!("the signature of {name}"), Some(&subject));
-    Family {
-        subject,
-        referrers: [sbom, signature],
-    }
+    Family { subject, referrers: [sbom, signature] }
 }
 
 /// Digest, artifact type and size of each entry.
 fn referrers(base: &str, subject: &str, query: &str) -> Result<BTreeSet<(String, String, u64)>, String> {
     let answer = fetch("GET", &format!("{base}/referrers/{subject}{query}"), &[])?;
     if answer.status != 200 {
-        return Err(format!(
-            "{}: {}",
-            answer.status,
-            String::from_utf8_lossy(&answer.body)
-        ));
+        return Err(format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body)));
     }
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/vnd.oci.image.index.v1+json")
-    );
+    assert_eq!(answer.header("content-type"), Some("application/vnd.oci.image.index.v1+json"));
     let index: Value = serde_json::from_slice(&answer.body).map_err(|e| e.to_string())?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let entries = index["manifests"].as_array().ok_or("no list of manifests")?;
     Ok(entries
         .iter()
-        .map(|e| {
-            (
-                text(&e["digest"]),
-                text(&e["artifactType"]),
-                e["size"].as_u64().unwrap_or(0),
-            )
-        })
+        .map(|e| (text(&e["digest"]), text(&e["artifactType"]), e["size"].as_u64().unwrap_or(0)))
         .collect())
 }
 
@@ -76,16 +60,11 @@ fn artifact_with_referrers(mut registry: Registry, family: &Family) {
         let direct = Skopeo::copy(&format!("{}/team/app@{}", registry.address(), referrer.digest()))
             .expect("a direct copy");
         let reference = format!("{through}@{}", referrer.digest());
-        three_times(&mut registry, &mirror, slice::from_ref(referrer), &direct, || {
-            Skopeo::copy(&reference)
-        });
+        three_times(&mut registry, &mirror, slice::from_ref(referrer), &direct, || Skopeo::copy(&reference));
     }
     let lists = || -> Result<_, String> {
         let filter = format!("?artifactType={}", SBOM.replace('/', "%2F"));
-        Ok((
-            referrers(&base, &subject, "")?,
-            referrers(&base, &subject, &filter)?,
-        ))
+        Ok((referrers(&base, &subject, "")?, referrers(&base, &subject, &filter)?))
     };
     let all = expected(family);
     let sboms: BTreeSet<_> = all.iter().filter(|entry| entry.1 == SBOM).cloned().collect();
@@ -97,11 +76,7 @@ fn artifact_with_referrers(mut registry: Registry, family: &Family) {
     );
     assert_eq!(lists().expect("referrers, warm").0, all, "warm");
     registry.stop();
-    assert_eq!(
-        lists().expect("referrers, upstream stopped").0,
-        all,
-        "upstream stopped"
-    );
+    assert_eq!(lists().expect("referrers, upstream stopped").0, all, "upstream stopped");
     let none = referrers(&base, &format!("sha256:{}", "0".repeat(64)), "");
     none.expect_err("upstream is stopped, so nobody knows: an empty list would be invented");
     registry.restart();
@@ -119,12 +94,8 @@ fn artifacts_and_referrers_from_the_api() {
     for referrer in &family.referrers {
         registry.push("team/app", None, referrer);
     }
-    let direct = referrers(
-        &format!("{}/v2/team/app", registry.url()),
-        family.subject.digest(),
-        "",
-    )
-    .expect("direct");
+    let direct =
+        referrers(&format!("{}/v2/team/app", registry.url()), family.subject.digest(), "").expect("direct");
     assert_eq!(direct, expected(&family));
     artifact_with_referrers(registry, &family);
 }

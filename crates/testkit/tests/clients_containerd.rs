@@ -25,19 +25,9 @@ fn containerd_hosts_toml(mut registry: Registry) {
     let cases = [
         ("origin.test", "team/small", Image::small("containerd"), true),
         ("origin.test", "team/multi", Image::multi_arch("containerd"), true),
-        (
-            "origin.test",
-            "team/part",
-            Image::multi_arch("containerd-part"),
-            false,
-        ),
+        ("origin.test", "team/part", Image::multi_arch("containerd-part"), false),
         ("origin.test", "team/typical", Image::typical(8, 24), true),
-        (
-            "docker.io",
-            "library/entrepot-multi",
-            Image::multi_arch("containerd-hub"),
-            true,
-        ),
+        ("docker.io", "library/entrepot-multi", Image::multi_arch("containerd-hub"), true),
     ];
     for (host, repository, image, all) in cases {
         registry.push(repository, Some("1"), &image);

@@ -17,18 +17,13 @@ fn images() -> [(&'static str, Image); 3] {
 /// Pulls each with a daemon that has never seen it: a daemon keeps manifests beyond an image's removal, for a while.
 fn pull(mirrors: &[&str], references: &[String]) -> Result<Vec<Pulled>, String> {
     let docker = Dockerd::start(mirrors);
-    references
-        .iter()
-        .map(|reference| docker.pull(reference))
-        .collect()
+    references.iter().map(|reference| docker.pull(reference)).collect()
 }
 
 /// Pushes the images; what a daemon makes of them without a mirror.
 fn directly(registry: &Registry) -> (Vec<Image>, Vec<Pulled>) {
-    let direct: Vec<String> = images()
-        .iter()
-        .map(|(name, _)| format!("{}/{name}:1", registry.address()))
-        .collect();
+    let direct: Vec<String> =
+        images().iter().map(|(name, _)| format!("{}/{name}:1", registry.address())).collect();
     for (repository, image) in images() {
         registry.push(repository, Some("1"), &image);
     }
@@ -44,9 +39,7 @@ fn docker_registry_mirrors(mut registry: Registry) {
     let mirror = mirror_of(&registry);
     let (all, direct) = directly(&registry);
     let references = images().map(|(name, _)| format!("{}:1", name.trim_start_matches("library/")));
-    three_times(&mut registry, &mirror, &all, &direct, || {
-        pull(&[&mirror.url()], &references)
-    });
+    three_times(&mut registry, &mirror, &all, &direct, || pull(&[&mirror.url()], &references));
 }
 
 /// The mirror's own address, and the registry's name as the first part of the repository.
@@ -56,9 +49,7 @@ fn docker_by_prefix(mut registry: Registry) {
     let named = images().map(|(name, image)| (format!("{}/origin.test/{name}", mirror.address()), image));
     let by_tag = named.each_ref().map(|(name, _)| format!("{name}:1"));
     three_times(&mut registry, &mirror, &all, &direct, || pull(&[], &by_tag));
-    let by_digest = named
-        .each_ref()
-        .map(|(name, image)| format!("{name}@{}", image.digest()));
+    let by_digest = named.each_ref().map(|(name, image)| format!("{name}@{}", image.digest()));
     assert_eq!(pull(&[], &by_digest).expect("pulls by digest"), direct);
 }
 
@@ -78,19 +69,13 @@ fn buildkit_build(mut registry: Registry) {
             let docker = Dockerd::start(&[&mirror.url()]);
             let built = docker.build(&format!("FROM {from}\n"))?;
             let resolved = built.progress.contains(&format!("@{}", image.digest()));
-            assert!(
-                resolved,
-                "the base was resolved to something else: {}",
-                built.progress
-            );
+            assert!(resolved, "the base was resolved to something else: {}", built.progress);
             Ok::<_, String>(built.layers)
         };
         let direct =
             build(&format!("{}/library/entrepot-base:{shape}", registry.address())).expect("a direct build");
         assert_eq!(direct, image.diff_ids[0]);
-        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
-            build(&base)
-        });
+        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || build(&base));
     }
 }
 

@@ -24,10 +24,7 @@ fn large<T: PartialEq + Debug>(
         pull(&format!("{from_mirror}/team/large:1"))
     });
     let memory = mirror.rss_anon_kb();
-    assert!(
-        memory < 64 * 1024,
-        "the mirror keeps {memory} kB of anonymous memory"
-    );
+    assert!(memory < 64 * 1024, "the mirror keeps {memory} kB of anonymous memory");
 }
 
 fn by_prefix(registry: &Registry, mirror: &Mirror) -> (String, String) {
@@ -36,23 +33,13 @@ fn by_prefix(registry: &Registry, mirror: &Mirror) -> (String, String) {
 
 #[test]
 fn docker_pulls_a_layer_of_a_gigabyte() {
-    need!(
-        "docker_pulls_a_layer_of_a_gigabyte",
-        "docker-registry",
-        "dockerd",
-        "docker"
-    );
+    need!("docker_pulls_a_layer_of_a_gigabyte", "docker-registry", "dockerd", "docker");
     large(by_prefix, |reference| Dockerd::start(&[]).pull(reference));
 }
 
 #[test]
 fn containerd_pulls_a_layer_of_a_gigabyte() {
-    need!(
-        "containerd_pulls_a_layer_of_a_gigabyte",
-        "docker-registry",
-        "containerd",
-        "ctr"
-    );
+    need!("containerd_pulls_a_layer_of_a_gigabyte", "docker-registry", "containerd", "ctr");
     let containerd = Containerd::start();
     let setup = |registry: &Registry, mirror: &Mirror| {
         containerd.mirror("direct.test", &registry.url());

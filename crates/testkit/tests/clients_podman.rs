@@ -20,24 +20,9 @@ fn podman_mirror(mut registry: Registry) {
     let address = mirror.address().to_string();
     let prefixed = format!("{address}/origin.test");
     let cases = [
-        (
-            "docker.io",
-            &address,
-            "library/entrepot-small",
-            Image::small("podman"),
-        ),
-        (
-            "docker.io",
-            &address,
-            "library/entrepot-multi",
-            Image::multi_arch("podman"),
-        ),
-        (
-            "origin.test",
-            &prefixed,
-            "team/multi",
-            Image::multi_arch("podman-prefix"),
-        ),
+        ("docker.io", &address, "library/entrepot-small", Image::small("podman")),
+        ("docker.io", &address, "library/entrepot-multi", Image::multi_arch("podman")),
+        ("origin.test", &prefixed, "team/multi", Image::multi_arch("podman-prefix")),
         ("origin.test", &prefixed, "team/typical", Image::typical(4, 24)),
     ];
     for (host, location, repository, image) in cases {
@@ -47,9 +32,7 @@ fn podman_mirror(mut registry: Registry) {
         let direct = pull(&podman, &format!("{}/{repository}:1", registry.address())).expect("a direct pull");
         assert!(direct.0.contains(image.digest()), "{direct:?}");
         let reference = format!("{host}/{repository}:1");
-        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
-            pull(&podman, &reference)
-        });
+        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || pull(&podman, &reference));
     }
 }
 

@@ -44,12 +44,7 @@ fn filled() -> (Registry, Image, Image) {
 
 #[test]
 fn a_known_client_gets_what_the_password_opens() {
-    need!(
-        "a_known_client_gets_what_the_password_opens",
-        "docker-registry",
-        "openssl",
-        "skopeo"
-    );
+    need!("a_known_client_gets_what_the_password_opens", "docker-registry", "openssl", "skopeo");
     let (mut registry, private, _) = filled();
     Skopeo::copy(&format!("{}/private/app:1", registry.address()))
         .expect_err("the registry shows it to nobody");
@@ -60,9 +55,7 @@ fn a_known_client_gets_what_the_password_opens() {
     assert_eq!(whole.len(), private.digests().len() + 1);
     let mirror = mirror_with_password(&registry, r#"{ networks: ["127.0.0.0/8"] }"#);
     let reference = format!("{}/origin.test/private/app:1", mirror.address());
-    three_times(&mut registry, &mirror, slice::from_ref(&private), &whole, || {
-        Skopeo::copy(&reference)
-    });
+    three_times(&mut registry, &mirror, slice::from_ref(&private), &whole, || Skopeo::copy(&reference));
 }
 
 #[test]
@@ -102,11 +95,6 @@ fn an_anonymous_client_gets_only_what_the_registry_shows_to_anyone() {
 }
 
 fn private_paths(image: &Image) -> Vec<String> {
-    let manifests = image
-        .documents
-        .iter()
-        .map(|document| format!("manifests/{}", document.digest));
-    manifests
-        .chain(image.blobs.iter().map(|blob| format!("blobs/{}", blob.digest)))
-        .collect()
+    let manifests = image.documents.iter().map(|document| format!("manifests/{}", document.digest));
+    manifests.chain(image.blobs.iter().map(|blob| format!("blobs/{}", blob.digest))).collect()
 }

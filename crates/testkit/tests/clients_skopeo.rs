@@ -12,10 +12,7 @@ fn skopeo_copy_all(mut registry: Registry) {
         ("library/entrepot-small", Image::small("skopeo")),
         ("team/multi", Image::multi_arch("skopeo")),
         ("team/deep/typical", Image::typical(8, 24)),
-        (
-            "team/artifact",
-            Image::artifact("application/vnd.test.sbom", "an artifact", None),
-        ),
+        ("team/artifact", Image::artifact("application/vnd.test.sbom", "an artifact", None)),
     ];
     for (repository, image) in cases {
         registry.push(repository, Some("1"), &image);
@@ -24,9 +21,7 @@ fn skopeo_copy_all(mut registry: Registry) {
         // The directory holds every document and blob, and a file with its version.
         assert_eq!(direct.len(), image.digests().len() + 1, "{direct:#?}");
         let reference = format!("{}/origin.test/{repository}:1", mirror.address());
-        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || {
-            Skopeo::copy(&reference)
-        });
+        three_times(&mut registry, &mirror, slice::from_ref(&image), &direct, || Skopeo::copy(&reference));
         let by_digest = format!("{}/origin.test/{repository}@{}", mirror.address(), image.digest());
         assert_eq!(Skopeo::copy(&by_digest).expect("a copy by digest"), direct);
     }

@@ -21,42 +21,21 @@ fn suite() -> Suite {
 fn judge(suite: &Suite, mirror: &Mirror, inventory: &Inventory, phase: &str, excused: &[&str]) {
     let repository = format!("origin.test/{REPOSITORY}");
     let mut report = suite.read(&mirror.address().to_string(), &repository, inventory);
-    report
-        .failed
-        .retain(|(name, _)| !excused.contains(&name.as_str()));
-    assert!(
-        report.failed.is_empty(),
-        "{phase}:\n{}\nmirror:\n{}",
-        report.failures(),
-        mirror.log()
-    );
+    report.failed.retain(|(name, _)| !excused.contains(&name.as_str()));
+    assert!(report.failed.is_empty(), "{phase}:\n{}\nmirror:\n{}", report.failures(), mirror.log());
 }
 
 /// Bytes, and for manifests the media type.
 fn compare(origin: &Registry, mirror: &Mirror, inventory: &Inventory) {
-    let manifests = inventory
-        .manifests
-        .iter()
-        .chain(&inventory.tags)
-        .map(|r| format!("manifests/{r}"));
+    let manifests = inventory.manifests.iter().chain(&inventory.tags).map(|r| format!("manifests/{r}"));
     for path in manifests.chain(inventory.blobs.iter().map(|d| format!("blobs/{d}"))) {
-        let original = origin
-            .ask(REPOSITORY, &path)
-            .expect("the origin's process runs behind its gateway");
-        let copy = fetch(
-            "GET",
-            &format!("{}/v2/origin.test/{REPOSITORY}/{path}", mirror.url()),
-            &[],
-        )
-        .expect("an answer");
+        let original = origin.ask(REPOSITORY, &path).expect("the origin's process runs behind its gateway");
+        let copy = fetch("GET", &format!("{}/v2/origin.test/{REPOSITORY}/{path}", mirror.url()), &[])
+            .expect("an answer");
         assert_eq!(copy.status, 200, "{path}");
         assert!(copy.body == original.body, "{path} differs from the origin's");
         if path.starts_with("manifests/") {
-            assert_eq!(
-                copy.header("content-type"),
-                original.header("content-type"),
-                "{path}"
-            );
+            assert_eq!(copy.header("content-type"), original.header("content-type"), "{path}");
         }
     }
 }
@@ -96,10 +75,7 @@ fn conformance_of_the_origin_itself() {
     let suite = suite();
     let origin = Registry::with_referrers().expect("Go is here, so the origin builds");
     let inventory = suite.fill(&origin);
-    assert!(
-        !inventory.subjects.is_empty() && !inventory.tags.is_empty(),
-        "{inventory:#?}"
-    );
+    assert!(!inventory.subjects.is_empty() && !inventory.tags.is_empty(), "{inventory:#?}");
     let report = suite.read(&origin.address(), REPOSITORY, &inventory);
     assert!(report.failed.is_empty(), "{}", report.failures());
 }

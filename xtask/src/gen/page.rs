@@ -82,10 +82,7 @@ pub(super) fn text() -> String {
 
 /// The table of a section's keys, and after it those of the sections in it.
 fn section(path: &str, section: &Section, page: &mut String) {
-    line(
-        page,
-        format_args!("\n### `{path}`\n\n| key | value | when absent | |\n|---|---|---|---|"),
-    );
+    line(page, format_args!("\n### `{path}`\n\n| key | value | when absent | |\n|---|---|---|---|"));
     for key in section.keys {
         let absent = match key.default {
             Default::Required => "**required**".into(),
@@ -95,20 +92,12 @@ fn section(path: &str, section: &Section, page: &mut String) {
         };
         let kind = match key.kind {
             Kind::Section(_) => format!("[section](#{})", anchor(&format!("{path}.{}", key.name))),
-            Kind::Sections(_) => format!(
-                "list of [sections](#{})",
-                anchor(&format!("{path}.{}[]", key.name))
-            ),
+            Kind::Sections(_) => {
+                format!("list of [sections](#{})", anchor(&format!("{path}.{}[]", key.name)))
+            }
             other => noun(&other),
         };
-        line(
-            page,
-            format_args!(
-                "| `{}` | {kind} | {absent} | {} |",
-                key.name,
-                key.doc.replace('|', "\\|")
-            ),
-        );
+        line(page, format_args!("| `{}` | {kind} | {absent} | {} |", key.name, key.doc.replace('|', "\\|")));
     }
     for key in section.keys {
         match key.kind {
@@ -137,11 +126,7 @@ fn noun(kind: &Kind) -> String {
         Kind::RegistryName => "host or prefix".into(),
         Kind::HostName => "host".into(),
         Kind::Sha256 => "SHA-256".into(),
-        Kind::Choice(words) => words
-            .iter()
-            .map(|word| format!("`{word}`"))
-            .collect::<Vec<_>>()
-            .join(" or "),
+        Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
         Kind::List(inner) => format!("list of {}s", noun(inner)),
         Kind::OneOrMore(inner) => format!("{}, or a list of them", noun(inner)),
         Kind::Section(_) => "section".into(),
@@ -151,9 +136,7 @@ fn noun(kind: &Kind) -> String {
 
 /// How Markdown viewers name a heading of code.
 fn anchor(path: &str) -> String {
-    path.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '_' || *c == '-')
-        .collect()
+    path.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_' || *c == '-').collect()
 }
 
 fn registries(page: &mut String) {
@@ -162,25 +145,12 @@ fn registries(page: &mut String) {
          endpoint's host (`ghcr.docker-proxy.example.com`), as every source's own name does.\n\n\
          | host of `url` | label | credentials may also go to | redirects may lead to |\n|---|---|---|---|\n",
     );
-    let code = |hosts: &[&str]| {
-        hosts
-            .iter()
-            .map(|host| format!("`{host}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let code = |hosts: &[&str]| hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", ");
     for registry in REGISTRIES {
         let label = registry.label.map_or("–".into(), |label| format!("`{label}`"));
-        let tokens = if registry.token_hosts.is_empty() {
-            "–".into()
-        } else {
-            code(registry.token_hosts)
-        };
+        let tokens = if registry.token_hosts.is_empty() { "–".into() } else { code(registry.token_hosts) };
         let blobs = registry.blob_hosts.map_or("any public host".into(), code);
-        line(
-            page,
-            format_args!("| {} | {label} | {tokens} | {blobs} |", code(registry.hosts)),
-        );
+        line(page, format_args!("| {} | {label} | {tokens} | {blobs} |", code(registry.hosts)));
     }
 }
 

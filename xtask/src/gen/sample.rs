@@ -42,9 +42,7 @@ fn entry(key: &Key, indent: &str, lines: &mut Vec<String>) {
             let start = lines.len();
             section(inner, &deeper, lines);
             // The dash stands before the first key, below that key's comment.
-            let first = lines[start..]
-                .iter()
-                .position(|line| !line.trim_start().starts_with('#'));
+            let first = lines[start..].iter().position(|line| !line.trim_start().starts_with('#'));
             if let Some(line) = first.and_then(|first| lines.get_mut(start + first)) {
                 *line = format!("{indent}  - {}", line.trim_start());
             }
@@ -55,11 +53,7 @@ fn entry(key: &Key, indent: &str, lines: &mut Vec<String>) {
 
 /// The first sentence of what the key means.
 fn comment(key: &Key, indent: &str, lines: &mut Vec<String>) {
-    let sentence = key
-        .doc
-        .split_once(". ")
-        .map_or(key.doc, |(first, _)| first)
-        .trim_end_matches('.');
+    let sentence = key.doc.split_once(". ").map_or(key.doc, |(first, _)| first).trim_end_matches('.');
     let mut line = format!("{indent}#");
     for word in sentence.split(' ') {
         if line.chars().count() + 1 + word.chars().count() > WIDTH {

@@ -6,27 +6,17 @@ use serde_json::{Map, Value, json};
 
 pub(super) fn text() -> Result<String> {
     let mut root = section(&FILE);
-    root.insert(
-        "$schema".into(),
-        json!("https://json-schema.org/draft/2020-12/schema"),
-    );
+    root.insert("$schema".into(), json!("https://json-schema.org/draft/2020-12/schema"));
     root.insert("title".into(), json!("Entrepot configuration"));
     root.insert("$comment".into(), json!(super::NOTE));
     Ok(serde_json::to_string_pretty(&root)? + "\n")
 }
 
 fn section(section: &Section) -> Map<String, Value> {
-    let required: Vec<_> = section
-        .keys
-        .iter()
-        .filter(|key| key.default == Default::Required)
-        .map(|key| key.name)
-        .collect();
-    let properties: Map<String, Value> = section
-        .keys
-        .iter()
-        .map(|found| (found.name.to_owned(), Value::Object(key(found))))
-        .collect();
+    let required: Vec<_> =
+        section.keys.iter().filter(|key| key.default == Default::Required).map(|key| key.name).collect();
+    let properties: Map<String, Value> =
+        section.keys.iter().map(|found| (found.name.to_owned(), Value::Object(key(found)))).collect();
     let mut object = Map::new();
     object.insert("type".into(), json!("object"));
     object.insert("additionalProperties".into(), json!(false));

@@ -60,18 +60,8 @@ impl Client {
 
 /// Who is at `address`, as far as the network tells.
 pub fn by_network(config: &Config, address: IpAddr) -> Client {
-    let known = config
-        .access
-        .networks
-        .iter()
-        .any(|network| network.contains(&address));
-    let identity = if known {
-        Identity::Known {
-            name: "network".into(),
-        }
-    } else {
-        Identity::Anonymous
-    };
+    let known = config.access.networks.iter().any(|network| network.contains(&address));
+    let identity = if known { Identity::Known { name: "network".into() } } else { Identity::Anonymous };
     Client { identity, address }
 }
 
@@ -92,10 +82,7 @@ pub fn identify(
         Some(identity @ Identity::Known { .. }) => Client { identity, address },
         Some(Identity::Anonymous) | None => by_network(config, address),
     };
-    Ok(Authorized {
-        client,
-        presented: is_presented,
-    })
+    Ok(Authorized { client, presented: is_presented })
 }
 
 fn credential(
@@ -111,11 +98,8 @@ fn credential(
     if values.next().is_some() || value.len() > MAX_AUTHORIZATION {
         return Err(wrong());
     }
-    let (scheme, rest) = value
-        .to_str()
-        .ok()
-        .and_then(|text| text.trim().split_once(' '))
-        .ok_or_else(wrong)?;
+    let (scheme, rest) =
+        value.to_str().ok().and_then(|text| text.trim().split_once(' ')).ok_or_else(wrong)?;
     let rest = rest.trim();
     let identity = if scheme.eq_ignore_ascii_case("basic") {
         basic(config, rest)

@@ -46,9 +46,7 @@ pub fn probe_verdict(record: Option<&PublicRecord>, now: Wall) -> Option<bool> {
 /// How long a client waits for an anonymous HEAD. A repository that was public when upstream was last asked counts as
 /// public while upstream is slow, as it does while upstream is away; otherwise the answer is needed.
 pub fn probe_wait(record: Option<&PublicRecord>) -> Option<Duration> {
-    record
-        .is_some_and(|record| record.public)
-        .then_some(REVALIDATION_WAIT)
+    record.is_some_and(|record| record.public).then_some(REVALIDATION_WAIT)
 }
 
 /// Whether a 200 to an anonymous HEAD for a manifest is the registry showing one: it names a manifest's type, or the
@@ -77,17 +75,10 @@ pub fn shown(reply: &Reply) -> Result<(), Failure> {
 /// tag may be missing in a public one), so it is passed on and not remembered.
 pub fn after_probe(before: Option<&PublicRecord>, outcome: Result<(), &Failure>, now: Wall) -> Probed {
     match outcome {
-        Ok(()) => Probed::Public(PublicRecord {
-            public: true,
-            checked: now,
-        }),
-        Err(failure) if failure.reason.is_refusal() => Probed::Private(
-            PublicRecord {
-                public: false,
-                checked: now,
-            },
-            identity_needed(),
-        ),
+        Ok(()) => Probed::Public(PublicRecord { public: true, checked: now }),
+        Err(failure) if failure.reason.is_refusal() => {
+            Probed::Private(PublicRecord { public: false, checked: now }, identity_needed())
+        }
         Err(failure) if failure.reason.is_absence() => Probed::Unknown(failure.clone()),
         Err(_) if before.is_some_and(|record| record.public) => Probed::StillPublic,
         Err(failure) => Probed::Unknown(failure.clone()),

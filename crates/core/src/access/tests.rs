@@ -13,10 +13,7 @@ use crate::failure::{Failure, Reason};
 use crate::resolve::sample;
 use crate::time::{Mono, Now, Wall};
 
-const NOW: Now = Now {
-    wall: Wall(1_795_358_179_000),
-    mono: Mono(0),
-};
+const NOW: Now = Now { wall: Wall(1_795_358_179_000), mono: Mono(0) };
 
 fn key() -> SigningKey {
     SigningKey::new([7; 32])
@@ -114,10 +111,7 @@ fn a_known_network_needs_no_credential() {
     let mut config = sample::config();
     config.access.networks = vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
     let authorized = identified(&config, &[]).unwrap();
-    assert_eq!(
-        (name_of(&authorized), authorized.presented),
-        (Some("network"), false)
-    );
+    assert_eq!((name_of(&authorized), authorized.presented), (Some("network"), false));
     config.access.networks = vec!["198.51.100.0/24".parse().unwrap()];
     assert!(!identified(&config, &[]).unwrap().client.is_known());
 }
@@ -132,11 +126,7 @@ fn t_cr10_forged_tokens_are_refused() {
     let at = |seconds: i64| Wall(NOW.wall.0.checked_add_signed(seconds * 1000).unwrap());
     let jwt = |header: &str| {
         let claims = r#"{"aud":"https://mirror.example.com/","sub":"ci","exp":9999999999,"iat":1795358179}"#;
-        format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header),
-            URL_SAFE_NO_PAD.encode(claims)
-        )
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
     };
     let other = |from: &str, to: &str| {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
@@ -144,14 +134,8 @@ fn t_cr10_forged_tokens_are_refused() {
         URL_SAFE_NO_PAD.encode(text.replace(from, to))
     };
     for (what, token) in [
-        (
-            "another key",
-            sign(&SigningKey::new([8; 32]), endpoint, "ci", NOW.wall),
-        ),
-        (
-            "another endpoint",
-            sign(&key(), "https://other.example.com/", "ci", NOW.wall),
-        ),
+        ("another key", sign(&SigningKey::new([8; 32]), endpoint, "ci", NOW.wall)),
+        ("another endpoint", sign(&key(), "https://other.example.com/", "ci", NOW.wall)),
         ("an unknown subject", sign(&key(), endpoint, "root", NOW.wall)),
         ("expired", sign(&key(), endpoint, "ci", at(-300))),
         ("from the future", sign(&key(), endpoint, "ci", at(61))),
@@ -160,16 +144,10 @@ fn t_cr10_forged_tokens_are_refused() {
         ("a cut signature", format!("{payload}.{}", &mac[..mac.len() - 2])),
         ("a padded signature", format!("{payload}.{mac}=")),
         ("a third part", format!("{good}.x")),
-        (
-            "another subject under the same signature",
-            format!("{}.{mac}", other("\"ci\"", "\"\"")),
-        ),
+        ("another subject under the same signature", format!("{}.{mac}", other("\"ci\"", "\"\""))),
         ("alg none", format!("{}.", jwt(r#"{"alg":"none"}"#))),
         ("alg none, two parts", jwt(r#"{"alg":"none"}"#)),
-        (
-            "its own key",
-            format!("{}.{mac}", jwt(r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AA"}}"#)),
-        ),
+        ("its own key", format!("{}.{mac}", jwt(r#"{"alg":"HS256","jwk":{"kty":"oct","k":"AA"}}"#))),
         ("too long", format!("{}.{mac}", "A".repeat(5000))),
     ] {
         let failure = identified(&config, &[&bearer(&token)]).unwrap_err();
@@ -193,14 +171,8 @@ fn a_token_that_is_struck_off_is_nobodys() {
 #[test]
 fn t_az5_credentials_serve_known_clients_and_what_is_public() {
     let config = sample::config();
-    let anonymous = Client {
-        identity: Identity::Anonymous,
-        address: address(),
-    };
-    let known = Client {
-        identity: Identity::Known { name: "ci".into() },
-        address: address(),
-    };
+    let anonymous = Client { identity: Identity::Anonymous, address: address() };
+    let known = Client { identity: Identity::Known { name: "ci".into() }, address: address() };
     let (hub, private) = (&config.sources[0], &config.sources[4]);
     for (source, repository, client, expected) in [
         (hub, "library/busybox", &anonymous, Standing::Open),
@@ -226,15 +198,10 @@ fn t_az5_credentials_serve_known_clients_and_what_is_public() {
 #[test]
 fn t_az5_the_anonymous_verdict_stands_for_an_hour() {
     let start = NOW.wall;
-    let Probed::Public(record) = after_probe(None, Ok(()), start) else {
-        panic!("not public")
-    };
+    let Probed::Public(record) = after_probe(None, Ok(()), start) else { panic!("not public") };
     assert_eq!(probe_verdict(None, start), None);
     assert_eq!(probe_verdict(Some(&record), start), Some(true));
-    assert_eq!(
-        probe_verdict(Some(&record), Wall(start.0 + 3_599_999)),
-        Some(true)
-    );
+    assert_eq!(probe_verdict(Some(&record), Wall(start.0 + 3_599_999)), Some(true));
     assert_eq!(probe_verdict(Some(&record), Wall(start.0 + 3_600_000)), None);
     assert_eq!(probe_verdict(Some(&record), Wall(start.0 - 1)), None);
     for &reason in Reason::ALL {
@@ -243,9 +210,7 @@ fn t_az5_the_anonymous_verdict_stands_for_an_hour() {
         let again = after_probe(Some(&record), Err(&failure), start);
         if reason.is_refusal() {
             for probed in [first, again] {
-                let Probed::Private(record, failure) = probed else {
-                    panic!("{reason:?}: {probed:?}")
-                };
+                let Probed::Private(record, failure) = probed else { panic!("{reason:?}: {probed:?}") };
                 assert_eq!(probe_verdict(Some(&record), start), Some(false));
                 assert_eq!(failure.reason, Reason::Unauthorized);
             }
@@ -255,15 +220,9 @@ fn t_az5_the_anonymous_verdict_stands_for_an_hour() {
             assert_eq!(outlives, !reason.is_absence(), "{reason:?}");
         }
     }
-    let private = PublicRecord {
-        public: false,
-        checked: start,
-    };
+    let private = PublicRecord { public: false, checked: start };
     let failure = Failure::new(Reason::UpstreamTimeout, "");
-    assert!(matches!(
-        after_probe(Some(&private), Err(&failure), start),
-        Probed::Unknown(_)
-    ));
+    assert!(matches!(after_probe(Some(&private), Err(&failure), start), Probed::Unknown(_)));
 }
 
 /// T-AZ5: a page that says 200 to everything makes no repository public.
@@ -273,11 +232,7 @@ fn t_az5_only_a_manifest_shows_a_repository() {
     for (kind, digest, expected) in [
         (Some(manifest), true, true),
         (Some(manifest), false, true),
-        (
-            Some("application/vnd.docker.distribution.manifest.list.v2+json; charset=utf-8"),
-            false,
-            true,
-        ),
+        (Some("application/vnd.docker.distribution.manifest.list.v2+json; charset=utf-8"), false, true),
         (None, true, true),
         (None, false, false),
         (Some("text/html"), true, false),
@@ -323,11 +278,7 @@ fn t_cr9_the_challenge_is_made_of_the_endpoint() {
 fn request(config: &Config, authorization: Option<&str>, has_form: bool) -> TokenRequest {
     let values: Vec<&str> = authorization.into_iter().collect();
     let authorized = identified(config, &values).unwrap();
-    TokenRequest {
-        has_form,
-        head_only: false,
-        authorized,
-    }
+    TokenRequest { has_form, head_only: false, authorized }
 }
 
 fn answered(config: &Config, request: &TokenRequest, form: Option<&str>) -> Answer {
@@ -355,18 +306,9 @@ fn the_token_endpoint_trades_a_password_by_get_and_post() {
     assert_eq!(by_get.headers["cache-control"], "no-store");
     assert!(by_get.headers.get("access-control-allow-origin").is_none());
     let post = request(&config, None, true);
-    let form = format!(
-        "grant_type=password&service=m&username=u&password={}&scope=a",
-        sample::TOKEN
-    );
-    assert_eq!(
-        subject(&config, &answered(&config, &post, Some(&form))).as_deref(),
-        Some("ci")
-    );
-    assert_eq!(
-        subject(&config, &answered(&config, &request(&config, None, false), None)),
-        None
-    );
+    let form = format!("grant_type=password&service=m&username=u&password={}&scope=a", sample::TOKEN);
+    assert_eq!(subject(&config, &answered(&config, &post, Some(&form))).as_deref(), Some("ci"));
+    assert_eq!(subject(&config, &answered(&config, &request(&config, None, false), None)), None);
 }
 
 #[test]
@@ -378,10 +320,7 @@ fn the_token_endpoint_refuses_in_words_that_clients_fall_back_upon() {
         (Some("grant_type=password&password=wrong"), 401),
         (Some("grant_type=password&password="), 401),
         (Some("grant_type=refresh_token&refresh_token=x"), 400),
-        (
-            Some("grant_type=password&grant_type=password&password=s3cret-of-ci"),
-            400,
-        ),
+        (Some("grant_type=password&grant_type=password&password=s3cret-of-ci"), 400),
         (Some(""), 400),
         (Some(long.as_str()), 400),
         (None, 400),
@@ -396,10 +335,7 @@ fn the_token_endpoint_refuses_in_words_that_clients_fall_back_upon() {
     let answer = answered(&closed, &request(&closed, None, false), None);
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     assert!(
-        answer.headers["www-authenticate"]
-            .to_str()
-            .unwrap()
-            .starts_with("Bearer realm=\"https://mirror.")
+        answer.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer realm=\"https://mirror.")
     );
 }
 
@@ -446,14 +382,8 @@ proptest! {
 
 #[test]
 fn only_a_repository_that_was_public_need_not_wait_for_its_probe() {
-    let record = |public| PublicRecord {
-        public,
-        checked: Wall(1),
-    };
+    let record = |public| PublicRecord { public, checked: Wall(1) };
     assert_eq!(probe_wait(None), None);
     assert_eq!(probe_wait(Some(&record(false))), None);
-    assert_eq!(
-        probe_wait(Some(&record(true))),
-        Some(crate::freshness::REVALIDATION_WAIT)
-    );
+    assert_eq!(probe_wait(Some(&record(true))), Some(crate::freshness::REVALIDATION_WAIT));
 }

@@ -46,19 +46,12 @@ pub fn token_answer(
     key: &SigningKey,
     now: Now,
 ) -> Answer {
-    let subject = if request.has_form {
-        by_form(config, request, form)
-    } else {
-        by_header(config, request)
-    };
+    let subject = if request.has_form { by_form(config, request, form) } else { by_header(config, request) };
     match subject {
         Ok(subject) => issue(config, &subject, key, now.wall, request.head_only),
         Err(failure) => answer::failure(
             &failure,
-            &answer::FailureContext {
-                head_only: request.head_only,
-                ..answer::FailureContext::new(config)
-            },
+            &answer::FailureContext { head_only: request.head_only, ..answer::FailureContext::new(config) },
         ),
     }
 }
@@ -84,9 +77,8 @@ fn by_form(config: &Config, request: &TokenRequest, form: Option<&Bytes>) -> Res
         )
     })?;
     let field = |name: &str| {
-        let mut values = url::form_urlencoded::parse(form)
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value);
+        let mut values =
+            url::form_urlencoded::parse(form).filter(|(key, _)| key == name).map(|(_, value)| value);
         values.next().filter(|_| values.next().is_none())
     };
     if field("grant_type").as_deref() != Some("password") {
@@ -127,12 +119,7 @@ fn rfc3339(at: Wall) -> String {
     let day = day_of_year - (153 * mp + 2) / 5 + 1;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]

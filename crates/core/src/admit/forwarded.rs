@@ -16,25 +16,14 @@ const MAX_HOPS: usize = 32;
 /// that is no address, where one is needed, leaves the peer. No other header is believed.
 pub fn client_address(config: &Config, headers: &HeaderMap, peer: IpAddr) -> IpAddr {
     let peer = peer.to_canonical();
-    let trusted = |address: &IpAddr| {
-        config
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(address))
-    };
+    let trusted = |address: &IpAddr| config.trusted_proxies.iter().any(|network| network.contains(address));
     if !trusted(&peer) {
         return peer;
     }
     let mut leftmost = peer;
-    let lines: Vec<&[u8]> = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .map(http::HeaderValue::as_bytes)
-        .collect();
-    let hops = lines
-        .iter()
-        .rev()
-        .flat_map(|line| line.rsplit(|byte| *byte == b','));
+    let lines: Vec<&[u8]> =
+        headers.get_all(X_FORWARDED_FOR).iter().map(http::HeaderValue::as_bytes).collect();
+    let hops = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
     for hop in hops.take(MAX_HOPS) {
         let Some(address) = parse(hop) else { return peer };
         if !trusted(&address) {
@@ -48,14 +37,8 @@ pub fn client_address(config: &Config, headers: &HeaderMap, peer: IpAddr) -> IpA
 /// An address, perhaps with a port, as some proxies write it.
 fn parse(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    let address = bare
-        .parse()
-        .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
-        .ok()?;
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip())).ok()?;
     Some(address.to_canonical())
 }
 
@@ -73,10 +56,7 @@ mod tests {
         let client = |peer: &str, lines: &[&str]| {
             let mut headers = HeaderMap::new();
             for line in lines {
-                headers.append(
-                    "x-forwarded-for",
-                    HeaderValue::from_bytes(line.as_bytes()).unwrap(),
-                );
+                headers.append("x-forwarded-for", HeaderValue::from_bytes(line.as_bytes()).unwrap());
             }
             for name in ["cf-connecting-ip", "true-client-ip", "x-real-ip", "x-client-ip"] {
                 headers.append(name, HeaderValue::from_static("203.0.113.99"));
@@ -91,11 +71,7 @@ mod tests {
             ("10.0.0.1", vec!["203.0.113.1"], "203.0.113.1"),
             ("::ffff:10.0.0.1", vec!["203.0.113.1"], "203.0.113.1"),
             ("10.0.0.1", vec!["1.1.1.1, 203.0.113.1, 10.0.0.2"], "203.0.113.1"),
-            (
-                "10.0.0.1",
-                vec!["1.1.1.1", "203.0.113.1", "10.0.0.2"],
-                "203.0.113.1",
-            ),
+            ("10.0.0.1", vec!["1.1.1.1", "203.0.113.1", "10.0.0.2"], "203.0.113.1"),
             ("10.0.0.1", vec!["garbage, 203.0.113.1"], "203.0.113.1"),
             ("10.0.0.1", vec!["203.0.113.1, garbage"], "10.0.0.1"),
             ("10.0.0.1", vec!["203.0.113.1, garbage, 10.0.0.2"], "10.0.0.1"),
@@ -105,11 +81,7 @@ mod tests {
             ("10.0.0.1", vec!["[2001:db8::1]:4711"], "2001:db8::1"),
             ("10.0.0.1", vec!["[2001:db8::1]"], "2001:db8::1"),
             ("10.0.0.1", vec!["::ffff:203.0.113.1"], "203.0.113.1"),
-            (
-                "2001:db8:aa::1",
-                vec!["2001:db8:bb::1, 2001:db8:aa::2"],
-                "2001:db8:bb::1",
-            ),
+            ("2001:db8:aa::1", vec!["2001:db8:bb::1, 2001:db8:aa::2"], "2001:db8:bb::1"),
             ("10.0.0.1", vec!["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         ] {
             assert_eq!(client(peer, &lines), expected, "{peer} {lines:?}");

@@ -57,11 +57,7 @@ fn host(head: &Parts) -> Result<String, Failure> {
         return Err(invalid("there is more than one Host"));
     }
     let by_header = by_header.map(parse_host).transpose()?;
-    let by_authority = head
-        .uri
-        .authority()
-        .map(|text| parse_host(text.as_str().as_bytes()))
-        .transpose()?;
+    let by_authority = head.uri.authority().map(|text| parse_host(text.as_str().as_bytes())).transpose()?;
     match (by_header, by_authority) {
         (Some(header), Some(authority)) if header != authority => {
             Err(invalid("Host and :authority disagree"))
@@ -74,10 +70,7 @@ fn host(head: &Parts) -> Result<String, Failure> {
 /// `host[:port]`, where host is a name, an IPv4 address, or an IPv6 one in brackets; without userinfo.
 fn parse_host(text: &[u8]) -> Result<String, Failure> {
     let wrong = || invalid("the Host is not of the form host[:port]");
-    let text = std::str::from_utf8(text)
-        .ok()
-        .filter(|text| text.len() <= MAX_HOST)
-        .ok_or_else(wrong)?;
+    let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= MAX_HOST).ok_or_else(wrong)?;
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
@@ -88,18 +81,12 @@ fn parse_host(text: &[u8]) -> Result<String, Failure> {
     };
     let name_fits = name.starts_with('[')
         || (!name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')));
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')));
     let port_fits = match port.strip_prefix(':') {
         None => port.is_empty(),
         Some(port) => digits(port.as_bytes()).is_some_and(|port| (1..=65_535).contains(&port)),
     };
-    if name_fits && port_fits {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(wrong())
-    }
+    if name_fits && port_fits { Ok(text.to_ascii_lowercase()) } else { Err(wrong()) }
 }
 
 fn values<'h>(head: &'h Parts, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {

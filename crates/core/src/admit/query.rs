@@ -26,35 +26,21 @@ impl Query {
             ));
         }
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect();
-        let mut all = pairs
-            .iter()
-            .filter(|(key, _)| key == "ns")
-            .map(|(_, value)| value.clone());
+        let mut all = pairs.iter().filter(|(key, _)| key == "ns").map(|(_, value)| value.clone());
         let ns = all.next();
         if all.next().is_some() {
             return Err(Failure::new(Reason::NameUnknown, "`ns` is given more than once"));
         }
         drop(all);
-        Ok(Query {
-            pairs,
-            ns,
-            raw: raw.to_owned(),
-        })
+        Ok(Query { pairs, ns, raw: raw.to_owned() })
     }
 
     fn one(&self, name: &str) -> Result<Option<String>, Failure> {
-        let mut values = self
-            .pairs
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value.clone());
+        let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone());
         let first = values.next();
         match values.next() {
             None => Ok(first),
-            Some(_) => Err(Failure::new(
-                Reason::RequestInvalid,
-                format!("`{name}` is given more than once"),
-            )),
+            Some(_) => Err(Failure::new(Reason::RequestInvalid, format!("`{name}` is given more than once"))),
         }
     }
 
@@ -79,9 +65,5 @@ pub(super) fn tags(query: &Query) -> Result<Request, Failure> {
 }
 
 pub(super) fn referrers(digest: Digest, query: &Query) -> Result<Request, Failure> {
-    Ok(Request::Referrers {
-        digest,
-        artifact_type: query.one("artifactType")?,
-        query: query.upstream(None),
-    })
+    Ok(Request::Referrers { digest, artifact_type: query.one("artifactType")?, query: query.upstream(None) })
 }

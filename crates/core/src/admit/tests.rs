@@ -6,10 +6,7 @@ use super::*;
 use crate::resolve::sample;
 use crate::time::{Mono, Wall};
 
-const NOW: Now = Now {
-    wall: Wall(1_795_358_179_000),
-    mono: Mono(0),
-};
+const NOW: Now = Now { wall: Wall(1_795_358_179_000), mono: Mono(0) };
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 pub(super) fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
@@ -75,36 +72,19 @@ fn every_route_is_told_apart() {
     assert_eq!(manifest.resolved.repository.as_str(), "library/busybox");
     assert!(manifest.is_pull());
     let digest: Digest = DIGEST.parse().unwrap();
-    let by_digest = pull(
-        &config,
-        &format!("/v2/a/b/manifests/{}", DIGEST.replace(':', "%3A")),
-        &[],
-    );
+    let by_digest = pull(&config, &format!("/v2/a/b/manifests/{}", DIGEST.replace(':', "%3A")), &[]);
     assert_eq!(by_digest.call, Request::Manifest(Reference::Digest(digest)));
-    let blob = pull(
-        &config,
-        &format!("/v2/a/manifests/blobs/{DIGEST}?ns=quay.io"),
-        &[],
-    );
+    let blob = pull(&config, &format!("/v2/a/manifests/blobs/{DIGEST}?ns=quay.io"), &[]);
     assert_eq!(blob.call, Request::Blob(digest));
     assert_eq!(blob.resolved.repository.as_str(), "a/manifests");
     assert_eq!(blob.resolved.ns.as_deref(), Some("quay.io"));
     assert!(!blob.is_pull());
-    let tags = pull(
-        &config,
-        "/ghcr/v2/a/b/tags/list?n=5000&last=x&next_page=opaque%20mark&ns=ghcr.io",
-        &[],
-    );
-    let Request::Tags { page, query } = tags.call else {
-        panic!("no tags")
-    };
+    let tags = pull(&config, "/ghcr/v2/a/b/tags/list?n=5000&last=x&next_page=opaque%20mark&ns=ghcr.io", &[]);
+    let Request::Tags { page, query } = tags.call else { panic!("no tags") };
     assert_eq!((page.n, page.last.as_deref()), (Some(1000), Some("x")));
     assert_eq!(query, "n=1000&last=x&next_page=opaque+mark");
     let uri = format!("/v2/a/b/referrers/{DIGEST}?artifactType=application%2Fspdx%2Bjson");
-    let Request::Referrers {
-        artifact_type, query, ..
-    } = pull(&config, &uri, &[]).call
-    else {
+    let Request::Referrers { artifact_type, query, .. } = pull(&config, &uri, &[]).call else {
         panic!("no referrers")
     };
     assert_eq!(artifact_type.as_deref(), Some("application/spdx+json"));
@@ -121,10 +101,7 @@ fn ping_needs_no_upstream_and_no_challenge_where_anyone_may_pull() {
             assert!(!answer.headers.contains_key("www-authenticate"));
             assert_eq!(answer.headers["content-length"], "2");
             assert_eq!(answer.headers["docker-distribution-api-version"], "registry/2.0");
-            assert_eq!(
-                &answer.body[..],
-                if method == "GET" { b"{}".as_slice() } else { b"" }
-            );
+            assert_eq!(&answer.body[..], if method == "GET" { b"{}".as_slice() } else { b"" });
         }
     }
     assert_eq!(refused(&config, &head("GET", "/evil/v2/", &[])).0, 404);
@@ -142,15 +119,9 @@ fn ping_asks_for_a_token_where_there_are_tokens() {
         "Bearer realm=\"https://mirror.example.com/token\",service=\"mirror.example.com\""
     );
     let token = access::sign(&key(), config.endpoint.as_str(), "", NOW.wall);
-    assert_eq!(
-        ping(&[("authorization", &format!("Bearer {token}"))]).status,
-        StatusCode::OK
-    );
+    assert_eq!(ping(&[("authorization", &format!("Bearer {token}"))]).status, StatusCode::OK);
     let uri = "/v2/a/b/manifests/latest";
-    assert!(
-        !pull(&config, uri, &[]).client.is_known(),
-        "anyone may pull without a token"
-    );
+    assert!(!pull(&config, uri, &[]).client.is_known(), "anyone may pull without a token");
     let mut by_network = config.clone();
     by_network.access.networks = vec!["192.0.2.0/24".parse().unwrap()];
     let answer = answer_of(admit_to(&by_network, &head("GET", "/v2/", &[])));
@@ -183,15 +154,9 @@ fn t_cr9_the_realm_ignores_what_the_request_claims() {
         assert!(challenge.starts_with(expected), "{challenge}");
         assert!(!format!("{answer:?}").contains("evil"));
     }
-    let answer = answer_of(admit_to(
-        &config,
-        &head("GET", "/v2/ghcr.io/a/b/manifests/latest", &[]),
-    ));
+    let answer = answer_of(admit_to(&config, &head("GET", "/v2/ghcr.io/a/b/manifests/latest", &[])));
     let challenge = answer.headers["www-authenticate"].to_str().unwrap();
-    assert!(
-        challenge.ends_with(",scope=\"repository:ghcr.io/a/b:pull\""),
-        "{challenge}"
-    );
+    assert!(challenge.ends_with(",scope=\"repository:ghcr.io/a/b:pull\""), "{challenge}");
 }
 
 #[test]
@@ -213,19 +178,12 @@ fn t_ss3_an_unlisted_registry_is_404_and_nothing_else() {
         "/quay/v2/a/b/manifests/latest?ns=ghcr.io",
         "/v2/?ns=evil.com",
     ] {
-        assert_eq!(
-            refused(&config, &head("GET", uri, &[])),
-            (404, "NAME_UNKNOWN".into()),
-            "{uri}"
-        );
+        assert_eq!(refused(&config, &head("GET", uri, &[])), (404, "NAME_UNKNOWN".into()), "{uri}");
         let answer = answer_of(admit_to(&config, &head("GET", uri, &[])));
         assert!(!answer.headers.contains_key("oci-namespace"), "{uri}");
     }
     assert_eq!(
-        pull(&config, "/v2/a/b/manifests/latest?ns=DOCKER.io", &[])
-            .resolved
-            .ns
-            .as_deref(),
+        pull(&config, "/v2/a/b/manifests/latest?ns=DOCKER.io", &[]).resolved.ns.as_deref(),
         Some("docker.io")
     );
 }
@@ -264,16 +222,10 @@ fn t_hc4_the_verdict_does_not_depend_on_the_spelling() {
         "/ghcr/v2/a/tags/list",
     ] {
         for method in ["GET", "HEAD"] {
-            for authorization in [
-                None,
-                Some("Basic Y2k6d3Jvbmc="),
-                Some("Bearer x.y"),
-                Some("Basic \u{e9}"),
-            ] {
-                let headers: Vec<_> = authorization
-                    .map(|value| ("authorization", value))
-                    .into_iter()
-                    .collect();
+            for authorization in [None, Some("Basic Y2k6d3Jvbmc="), Some("Bearer x.y"), Some("Basic \u{e9}")]
+            {
+                let headers: Vec<_> =
+                    authorization.map(|value| ("authorization", value)).into_iter().collect();
                 assert_eq!(
                     answer_of(admit_to(&config, &head(method, uri, &headers))).status,
                     StatusCode::UNAUTHORIZED,
@@ -295,18 +247,10 @@ fn t_hc4_the_verdict_does_not_depend_on_the_spelling() {
     assert_eq!(incoming.client.name().map(|name| &**name), Some("ci"));
     let (status, code) = refused(&config, &head("GET", "/v2/_catalog", &known));
     assert_eq!((status, code.as_str()), (404, "NAME_UNKNOWN"));
-    let preflight = answer_of(admit_to(
-        &config,
-        &head("OPTIONS", "/v2/a/b/manifests/latest", &[]),
-    ));
+    let preflight = answer_of(admit_to(&config, &head("OPTIONS", "/v2/a/b/manifests/latest", &[])));
     assert_eq!(preflight.status, StatusCode::NO_CONTENT);
     assert_eq!(preflight.headers["access-control-allow-origin"], "*");
-    assert!(
-        !preflight.headers["access-control-allow-headers"]
-            .to_str()
-            .unwrap()
-            .contains("uthorization")
-    );
+    assert!(!preflight.headers["access-control-allow-headers"].to_str().unwrap().contains("uthorization"));
 }
 
 /// A valid token that names nobody is not asked for again and again.
@@ -319,17 +263,9 @@ fn a_token_for_anyone_is_told_that_it_does_not_suffice() {
     let incoming = pull(&config, uri, &[("authorization", &authorization)]);
     let context = incoming.failure_context(&config);
     let answer = answer::failure(&access::identity_needed(), &context);
-    assert!(
-        answer.headers["www-authenticate"]
-            .to_str()
-            .unwrap()
-            .ends_with("error=\"insufficient_scope\"")
-    );
+    assert!(answer.headers["www-authenticate"].to_str().unwrap().ends_with("error=\"insufficient_scope\""));
     config.access.anonymous = false;
-    let answer = answer_of(admit_to(
-        &config,
-        &head("GET", uri, &[("authorization", &authorization)]),
-    ));
+    let answer = answer_of(admit_to(&config, &head("GET", uri, &[("authorization", &authorization)])));
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
 }
 
@@ -392,17 +328,11 @@ fn t_hc10_t_az9_mutating_methods_are_unsupported_everywhere() {
     let methods = ["PUT", "POST", "PATCH", "DELETE", "TRACE", "PROPFIND", "FOO"];
     for uri in uris {
         for method in methods {
-            for headers in [
-                vec![],
-                vec![("content-length", "5")],
-                vec![("authorization", "Basic Y2k6czNjcmV0LW9mLWNp")],
-            ] {
+            for headers in
+                [vec![], vec![("content-length", "5")], vec![("authorization", "Basic Y2k6czNjcmV0LW9mLWNp")]]
+            {
                 let request = head(method, uri, &headers);
-                assert_eq!(
-                    refused(&config, &request),
-                    (405, "UNSUPPORTED".into()),
-                    "{method} {uri}"
-                );
+                assert_eq!(refused(&config, &request), (405, "UNSUPPORTED".into()), "{method} {uri}");
                 let answer = answer_of(admit_to(&config, &request));
                 assert!(answer.headers.contains_key("allow"));
                 assert_eq!(answer.headers["connection"], "close");
@@ -411,20 +341,14 @@ fn t_hc10_t_az9_mutating_methods_are_unsupported_everywhere() {
     }
     for method in ["PUT", "PATCH", "DELETE"] {
         assert_eq!(refused(&config, &head(method, "/token", &[])).0, 405);
-        let disguised = [
-            ("x-http-method-override", method),
-            ("x-method-override", method),
-            ("x-http-method", method),
-        ];
+        let disguised =
+            [("x-http-method-override", method), ("x-method-override", method), ("x-http-method", method)];
         let uri = format!("/v2/a/b/manifests/latest?_method={method}");
         let incoming = pull(&config, &uri, &disguised);
         assert_eq!(incoming.call, Request::Manifest("latest".parse().unwrap()));
         assert!(!incoming.head_only);
     }
-    assert_eq!(
-        refused(&config, &head("GET", "/v2/a/b/blobs/uploads/x", &[])),
-        (405, "UNSUPPORTED".into())
-    );
+    assert_eq!(refused(&config, &head("GET", "/v2/a/b/blobs/uploads/x", &[])), (405, "UNSUPPORTED".into()));
 }
 
 /// T-AZ10: the verdict does not depend on a body, and comes before it is read.
@@ -432,16 +356,10 @@ fn t_hc10_t_az9_mutating_methods_are_unsupported_everywhere() {
 fn t_az10_the_token_endpoint_judges_the_head_first() {
     let config = sample::config_with_token();
     for length in ["0", "10", "1073741824"] {
-        let wrong = [
-            ("authorization", "Basic Y2k6d3Jvbmc="),
-            ("content-length", length),
-        ];
+        let wrong = [("authorization", "Basic Y2k6d3Jvbmc="), ("content-length", length)];
         assert_eq!(refused(&config, &head("POST", "/token", &wrong)).0, 401);
         let plain = admit_to(&config, &head("POST", "/token", &[("content-length", length)]));
-        assert!(matches!(
-            plain,
-            Admitted::Token(TokenRequest { has_form: true, .. })
-        ));
+        assert!(matches!(plain, Admitted::Token(TokenRequest { has_form: true, .. })));
     }
 }
 
@@ -475,12 +393,7 @@ fn every_refusal_says_whose_it_is() {
             let mut headers = headers.clone();
             headers.push(("x-forwarded-for", address));
             let admitted = admit_to(&config, &head(method, uri, &headers));
-            let Admitted::Answer {
-                client,
-                reason: Some(_),
-                ..
-            } = admitted
-            else {
+            let Admitted::Answer { client, reason: Some(_), .. } = admitted else {
                 panic!("{uri}: {admitted:?}")
             };
             assert_eq!(client.address.to_string(), address);
@@ -505,11 +418,7 @@ fn bad_names_and_references_are_told() {
         ("/v2/a/b", 404, "NAME_UNKNOWN"),
         ("/v1/search", 404, "NAME_UNKNOWN"),
     ] {
-        assert_eq!(
-            refused(&config, &head("GET", uri, &[])),
-            (status, code.into()),
-            "{uri}"
-        );
+        assert_eq!(refused(&config, &head("GET", uri, &[])), (status, code.into()), "{uri}");
     }
 }
 

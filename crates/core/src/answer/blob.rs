@@ -30,10 +30,7 @@ pub fn blob(
     served: &Served<'_>,
 ) -> BlobAnswer {
     if if_none_match.is_some_and(|tags| tags.matches(digest)) {
-        return BlobAnswer {
-            head: head(StatusCode::NOT_MODIFIED, digest, served),
-            span: None,
-        };
+        return BlobAnswer { head: head(StatusCode::NOT_MODIFIED, digest, served), span: None };
     }
     let range = range.filter(|_| if_range_holds(if_range, digest));
     match (size, range) {
@@ -41,20 +38,11 @@ pub fn blob(
         (Some(size), None) => {
             let mut head = typed(StatusCode::OK, digest, served);
             head.set(header::CONTENT_LENGTH, size.to_string());
-            BlobAnswer {
-                head,
-                span: Some(ByteSpan { start: 0, end: size }),
-            }
+            BlobAnswer { head, span: Some(ByteSpan { start: 0, end: size }) }
         }
         (None, _) => {
             let head = typed(StatusCode::OK, digest, served);
-            BlobAnswer {
-                head,
-                span: Some(ByteSpan {
-                    start: 0,
-                    end: u64::MAX,
-                }),
-            }
+            BlobAnswer { head, span: Some(ByteSpan { start: 0, end: u64::MAX }) }
         }
     }
 }
@@ -67,10 +55,7 @@ fn partial(digest: &Digest, size: u64, range: RangeRequest, served: &Served<'_>)
             if let Some(range) = span.content_range(size) {
                 head.set(header::CONTENT_RANGE, range.to_string());
             }
-            BlobAnswer {
-                head,
-                span: Some(span),
-            }
+            BlobAnswer { head, span: Some(span) }
         }
         Err(_) => {
             let mut head = Answer::new(StatusCode::RANGE_NOT_SATISFIABLE);

@@ -24,11 +24,7 @@ impl EntityTags {
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<EntityTags> {
         let mut tags = Vec::new();
         // A comma inside a tag splits it into halves that match no digest.
-        for member in values
-            .into_iter()
-            .flat_map(|value| value.split(','))
-            .take(MAX_TAGS)
-        {
+        for member in values.into_iter().flat_map(|value| value.split(',')).take(MAX_TAGS) {
             match member.trim() {
                 "" => {}
                 "*" => return Some(EntityTags::Any),
@@ -58,7 +54,5 @@ pub(super) fn if_range_holds(if_range: Option<&str>, digest: &Digest) -> bool {
 
 fn opaque(tag: &str) -> &str {
     let tag = tag.strip_prefix("W/").unwrap_or(tag);
-    tag.strip_prefix('"')
-        .and_then(|tag| tag.strip_suffix('"'))
-        .unwrap_or(tag)
+    tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag)
 }

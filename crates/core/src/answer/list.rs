@@ -34,11 +34,7 @@ pub fn tags<T: Serialize>(
     head_only: bool,
 ) -> Answer {
     // Strings in a struct always serialise.
-    let body = serde_json::to_vec(&Tags {
-        name: &resolved.shown,
-        tags,
-    })
-    .unwrap_or_default();
+    let body = serde_json::to_vec(&Tags { name: &resolved.shown, tags }).unwrap_or_default();
     let mut answer = Answer::new(StatusCode::OK).json(body, head_only);
     finish(&mut answer, next, left, served);
     answer

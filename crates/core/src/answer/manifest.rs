@@ -50,11 +50,7 @@ pub fn manifest(
     if_none_match: Option<&EntityTags>,
 ) -> Answer {
     let unchanged = if_none_match.is_some_and(|tags| tags.matches(&facts.digest));
-    let mut answer = Answer::new(if unchanged {
-        StatusCode::NOT_MODIFIED
-    } else {
-        StatusCode::OK
-    });
+    let mut answer = Answer::new(if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK });
     answer.set(DOCKER_CONTENT_DIGEST, facts.digest.to_string());
     answer.set(header::ETAG, etag(&facts.digest));
     if !unchanged {

@@ -21,11 +21,7 @@ fn index() -> MediaType {
 }
 
 fn facts(media_type: &MediaType) -> ManifestFacts<'_> {
-    ManifestFacts {
-        digest: digest(),
-        size: 1234,
-        media_type,
-    }
+    ManifestFacts { digest: digest(), size: 1234, media_type }
 }
 
 fn served<'a>(verdict: Verdict) -> Served<'a> {
@@ -52,10 +48,7 @@ fn t_uf1_every_reason_has_its_answer() {
         let failure = Failure::new(reason, "what the client reads").internal("canary-internal");
         let (status, code) = status_and_code(reason);
         for head_only in [false, true] {
-            let context = FailureContext {
-                head_only,
-                ..FailureContext::new(&config)
-            };
+            let context = FailureContext { head_only, ..FailureContext::new(&config) };
             let answer = super::failure(&failure, &context);
             assert_eq!(answer.status, status);
             assert_eq!(text(&answer, "content-type"), Some("application/json"));
@@ -65,52 +58,26 @@ fn t_uf1_every_reason_has_its_answer() {
                 assert!(answer.body.is_empty());
                 continue;
             }
-            assert_eq!(
-                text(&answer, "content-length"),
-                Some(answer.body.len().to_string().as_str())
-            );
+            assert_eq!(text(&answer, "content-length"), Some(answer.body.len().to_string().as_str()));
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!(body["errors"][0]["code"], code.as_str());
             assert_eq!(body["errors"][0]["message"], "what the client reads");
             // The header and the status that need each other.
-            assert_eq!(
-                status.as_u16() == 401,
-                answer.headers.contains_key("www-authenticate"),
-                "{reason:?}"
-            );
-            assert_eq!(
-                status.as_u16() == 405,
-                answer.headers.contains_key("allow"),
-                "{reason:?}"
-            );
+            assert_eq!(status.as_u16() == 401, answer.headers.contains_key("www-authenticate"), "{reason:?}");
+            assert_eq!(status.as_u16() == 405, answer.headers.contains_key("allow"), "{reason:?}");
             let waits = matches!(status.as_u16(), 429 | 503);
             assert_eq!(waits, answer.headers.contains_key("retry-after"), "{reason:?}");
             let shut = matches!(status.as_u16(), 401 | 403);
-            assert_eq!(
-                !shut,
-                answer.headers.contains_key("access-control-allow-origin"),
-                "{reason:?}"
-            );
+            assert_eq!(!shut, answer.headers.contains_key("access-control-allow-origin"), "{reason:?}");
         }
         if reason.side() == Side::Upstream {
-            assert_ne!(
-                status.as_u16(),
-                404,
-                "{reason:?}: no outage looks like an absence"
-            );
-            assert!(
-                status.as_u16() >= 500 || matches!(status.as_u16(), 401 | 403 | 429),
-                "{reason:?}"
-            );
+            assert_ne!(status.as_u16(), 404, "{reason:?}: no outage looks like an absence");
+            assert!(status.as_u16() >= 500 || matches!(status.as_u16(), 401 | 403 | 429), "{reason:?}");
         }
         if reason.side() == Side::Mirror {
             assert!(status.is_server_error(), "{reason:?}");
         }
-        assert_eq!(
-            reason.is_absence() || reason == Reason::TagInvalid,
-            status.as_u16() == 404,
-            "{reason:?}"
-        );
+        assert_eq!(reason.is_absence() || reason == Reason::TagInvalid, status.as_u16() == 404, "{reason:?}");
         // Where the code has a status in the spec, ours is that, or upstream's fault.
         assert!(
             status.as_u16() == code.status() || status.is_server_error() || code.as_str() == "UNKNOWN",
@@ -124,14 +91,8 @@ fn upstreams_401_has_our_challenge_only_where_logging_in_helps() {
     let failure = Failure::new(Reason::UpstreamUnauthorized, "x");
     let (without, with) = (sample::config(), sample::config_with_token());
     let plain = super::failure(&failure, &FailureContext::new(&without));
-    assert_eq!(
-        (plain.status.as_u16(), text(&plain, "www-authenticate")),
-        (401, None)
-    );
-    let context = FailureContext {
-        scope: Some("a/b"),
-        ..FailureContext::new(&with)
-    };
+    assert_eq!((plain.status.as_u16(), text(&plain, "www-authenticate")), (401, None));
+    let context = FailureContext { scope: Some("a/b"), ..FailureContext::new(&with) };
     let challenged = super::failure(&failure, &context);
     let challenge = text(&challenged, "www-authenticate").unwrap();
     assert!(challenge.contains("scope=\"repository:a/b:pull\""), "{challenge}");
@@ -146,10 +107,7 @@ fn t_rl6_a_refusal_says_when_to_come_back() {
         remaining: 0,
         reset: Duration::from_millis(29_001),
     };
-    let context = FailureContext {
-        limit: Some(standing),
-        ..FailureContext::new(&config)
-    };
+    let context = FailureContext { limit: Some(standing), ..FailureContext::new(&config) };
     for (wait_ms, seconds) in [(1, "1"), (600, "1"), (1000, "1"), (1001, "2"), (59_999, "60")] {
         let answer = super::failure(&limited(Duration::from_millis(wait_ms)), &context);
         assert_eq!(answer.status.as_u16(), 429);
@@ -157,11 +115,7 @@ fn t_rl6_a_refusal_says_when_to_come_back() {
         assert_eq!(text(&answer, "ratelimit-limit"), Some("50;w=30"));
         assert_eq!(text(&answer, "ratelimit-remaining"), Some("0;w=30"));
         assert_eq!(text(&answer, "ratelimit-reset"), Some("30"));
-        assert!(
-            answer
-                .body
-                .starts_with(b"{\"errors\":[{\"code\":\"TOOMANYREQUESTS\"")
-        );
+        assert!(answer.body.starts_with(b"{\"errors\":[{\"code\":\"TOOMANYREQUESTS\""));
     }
 }
 
@@ -181,10 +135,7 @@ fn t_rl6_retry_after_is_true() {
                 let seconds: u64 = text(&answer, "retry-after").unwrap().parse().unwrap();
                 assert!(seconds >= 1);
                 now += seconds * 1000;
-                assert!(matches!(
-                    gcra.check(tat, Mono(now), 1),
-                    crate::limit::Verdict::Allowed { .. }
-                ));
+                assert!(matches!(gcra.check(tat, Mono(now), 1), crate::limit::Verdict::Allowed { .. }));
             }
         }
         now += 1;
@@ -211,14 +162,7 @@ fn a_manifest_by_tag_and_by_digest() {
     ] {
         assert_eq!(text(&by_tag, name), Some(value.as_str()), "{name}");
     }
-    for absent in [
-        "age",
-        "warning",
-        "vary",
-        "content-encoding",
-        "oci-namespace",
-        "ratelimit-limit",
-    ] {
+    for absent in ["age", "warning", "vary", "content-encoding", "oci-namespace", "ratelimit-limit"] {
         assert_eq!(text(&by_tag, absent), None);
     }
     let by_digest = manifest(&facts, Believed::Forever, &served(Verdict::Miss), None);
@@ -231,20 +175,10 @@ fn a_manifest_by_tag_and_by_digest() {
 #[test]
 fn t_az5_credentialed_answers_are_private() {
     let media_type = index();
-    let served = Served {
-        credentialed: true,
-        ..served(Verdict::Hit)
-    };
+    let served = Served { credentialed: true, ..served(Verdict::Hit) };
     let whole = manifest(&facts(&media_type), Believed::Forever, &served, None);
     let blob = blob(&digest(), Some(10), None, None, None, &served).head;
-    let tags = tags(
-        &resolved(None, None, "a/b"),
-        &["x"],
-        None,
-        Duration::ZERO,
-        &served,
-        false,
-    );
+    let tags = tags(&resolved(None, None, "a/b"), &["x"], None, Duration::ZERO, &served, false);
     let referrers = referrers(Bytes::new(), false, None, Duration::ZERO, &served, false);
     for answer in [whole, blob, tags, referrers] {
         assert_eq!(text(&answer, "cache-control"), Some("private, no-store"));
@@ -274,10 +208,7 @@ fn a_stale_answer_says_so() {
     let status = "entrepot; fwd=stale; fwd-status=503; detail=upstream_server_error";
     assert_eq!(text(&answer, "cache-status"), Some(status));
     assert_eq!(text(&answer, "age"), Some("7200"));
-    assert_eq!(
-        text(&answer, "cache-control"),
-        Some("public, max-age=0, no-transform")
-    );
+    assert_eq!(text(&answer, "cache-control"), Some("public, max-age=0, no-transform"));
     assert_eq!(text(&answer, "oci-namespace"), Some("docker.io"));
     let warning = text(&answer, "warning").unwrap();
     assert!(warning.len() <= 4096 && warning.starts_with("299 - \"x") && warning.ends_with("x\""));
@@ -294,21 +225,11 @@ fn cache_status_tells_each_verdict() {
         (Verdict::Bypass, "BYPASS", "entrepot; fwd=bypass"),
     ] {
         let head = blob(&digest(), Some(1), None, None, None, &served(verdict)).head;
-        assert_eq!(
-            (text(&head, "x-cache"), text(&head, "cache-status")),
-            (Some(x_cache), Some(status))
-        );
+        assert_eq!((text(&head, "x-cache"), text(&head, "cache-status")), (Some(x_cache), Some(status)));
     }
-    let trace = Trace {
-        stored: true,
-        collapsed: true,
-        ..Trace::new(Verdict::Miss)
-    };
+    let trace = Trace { stored: true, collapsed: true, ..Trace::new(Verdict::Miss) };
     let head = blob(&digest(), Some(1), None, None, None, &Served::new(trace)).head;
-    assert_eq!(
-        text(&head, "cache-status"),
-        Some("entrepot; fwd=miss; stored; collapsed")
-    );
+    assert_eq!(text(&head, "cache-status"), Some("entrepot; fwd=miss; stored; collapsed"));
 }
 
 #[test]
@@ -328,17 +249,8 @@ fn if_none_match_in_every_spelling() {
         (vec![], false),
     ] {
         let tags = EntityTags::parse(lines.iter().map(String::as_str));
-        let answer = manifest(
-            &facts(&media_type),
-            Believed::Forever,
-            &served(Verdict::Hit),
-            tags.as_ref(),
-        );
-        assert_eq!(
-            answer.status.as_u16(),
-            if unchanged { 304 } else { 200 },
-            "{lines:?}"
-        );
+        let answer = manifest(&facts(&media_type), Believed::Forever, &served(Verdict::Hit), tags.as_ref());
+        assert_eq!(answer.status.as_u16(), if unchanged { 304 } else { 200 }, "{lines:?}");
         assert_eq!(text(&answer, "etag"), Some(format!("\"{own}\"").as_str()));
         assert_eq!(text(&answer, "content-length").is_some(), !unchanged);
         let blob = blob(&own, Some(5), None, None, tags.as_ref(), &served(Verdict::Hit));
@@ -363,12 +275,7 @@ fn t_hc5_parts_of_a_blob() {
         )
     };
     let all = (200, Some((0, 10)), None, Some("10".to_owned()));
-    let tail = (
-        206,
-        Some((4, 10)),
-        Some("bytes 4-9/10".to_owned()),
-        Some("6".to_owned()),
-    );
+    let tail = (206, Some((4, 10)), Some("bytes 4-9/10".to_owned()), Some("6".to_owned()));
     let unsatisfied = (416, None, Some("bytes */10".to_owned()), Some("0".to_owned()));
     for (range, if_range, expected) in [
         ("bytes=4-", None, &tail),
@@ -385,21 +292,14 @@ fn t_hc5_parts_of_a_blob() {
         ("bytes=0-1,4-5", None, &all),
         ("bytes=", None, &all),
     ] {
-        assert_eq!(
-            &answered(range, if_range, Some(10)),
-            expected,
-            "{range} {if_range:?}"
-        );
+        assert_eq!(&answered(range, if_range, Some(10)), expected, "{range} {if_range:?}");
     }
     let unknown = (200, Some((0, u64::MAX)), None, None);
     assert_eq!(answered("bytes=4-", None, None), unknown);
     let head = blob(&digest(), Some(10), None, None, None, &served(Verdict::Hit)).head;
     assert_eq!(text(&head, "accept-ranges"), Some("bytes"));
     assert_eq!(text(&head, "content-type"), Some("application/octet-stream"));
-    assert_eq!(
-        text(&head, "docker-content-digest"),
-        Some(digest().to_string().as_str())
-    );
+    assert_eq!(text(&head, "docker-content-digest"), Some(digest().to_string().as_str()));
 }
 
 /// T-CP3: by tag, each client gets a type it accepts or is told; by digest, what the digest says.
@@ -417,11 +317,7 @@ fn t_cp3_no_client_is_handed_what_it_does_not_accept() {
         (vec![DOCKER_MANIFEST], false, false),
         (vec![OCI_MANIFEST], false, true),
         (vec![OCI_INDEX, OCI_MANIFEST], true, true),
-        (
-            vec!["application/vnd.oci.image.index.v1+json;q=0, */*"],
-            false,
-            true,
-        ),
+        (vec!["application/vnd.oci.image.index.v1+json;q=0, */*"], false, true),
         (vec!["application/vnd.oci.image.index.v1+json;q=0.1"], true, false),
         (vec!["text/html"], false, false),
         (vec![many.as_str()], true, false),
@@ -445,30 +341,14 @@ fn t_cp3_no_client_is_handed_what_it_does_not_accept() {
 #[test]
 fn lists_carry_the_clients_name_and_our_links() {
     let rooted = resolved(Some("ghcr"), None, "a/b");
-    let next = next_link(
-        &rooted,
-        "tags/list",
-        "https://ghcr.io/v2/a/b/tags/list?n=2&last=x&ns=evil#f",
-    )
-    .unwrap();
+    let next =
+        next_link(&rooted, "tags/list", "https://ghcr.io/v2/a/b/tags/list?n=2&last=x&ns=evil#f").unwrap();
     assert_eq!(next, "/ghcr/v2/a/b/tags/list?n=2&last=x");
-    let answer = tags(
-        &rooted,
-        &["w", "x"],
-        Some(&next),
-        Duration::from_secs(60),
-        &served(Verdict::Miss),
-        false,
-    );
+    let answer =
+        tags(&rooted, &["w", "x"], Some(&next), Duration::from_secs(60), &served(Verdict::Miss), false);
     assert_eq!(&answer.body[..], br#"{"name":"a/b","tags":["w","x"]}"#);
-    assert_eq!(
-        text(&answer, "link"),
-        Some("</ghcr/v2/a/b/tags/list?n=2&last=x>; rel=\"next\"")
-    );
-    assert_eq!(
-        text(&answer, "cache-control"),
-        Some("public, max-age=60, no-transform")
-    );
+    assert_eq!(text(&answer, "link"), Some("</ghcr/v2/a/b/tags/list?n=2&last=x>; rel=\"next\""));
+    assert_eq!(text(&answer, "cache-control"), Some("public, max-age=60, no-transform"));
     let by_ns = resolved(None, Some("quay.io"), "a/b");
     let link = next_link(&by_ns, "tags/list", "/v2/a/b/tags/list?next_page=gAAA%3D%3D").unwrap();
     assert_eq!(link, "/v2/a/b/tags/list?next_page=gAAA%3D%3D&ns=quay.io");
@@ -477,12 +357,7 @@ fn lists_carry_the_clients_name_and_our_links() {
     let empty = tags(&shown, &none, None, Duration::ZERO, &served(Verdict::Hit), false);
     assert_eq!(&empty.body[..], br#"{"name":"docker.io/busybox","tags":[]}"#);
     assert_eq!(text(&empty, "link"), None);
-    for target in [
-        "",
-        "/v2/a/b/tags/list",
-        "/x?",
-        &format!("/x?{}", "y".repeat(3000)),
-    ] {
+    for target in ["", "/v2/a/b/tags/list", "/x?", &format!("/x?{}", "y".repeat(3000))] {
         assert_eq!(next_link(&shown, "tags/list", target), None, "{target}");
     }
 }

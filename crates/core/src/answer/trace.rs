@@ -66,13 +66,8 @@ pub struct Served<'a> {
 }
 
 impl Verdict {
-    pub const ALL: &'static [Verdict] = &[
-        Verdict::Hit,
-        Verdict::Miss,
-        Verdict::Stale,
-        Verdict::Revalidated,
-        Verdict::Bypass,
-    ];
+    pub const ALL: &'static [Verdict] =
+        &[Verdict::Hit, Verdict::Miss, Verdict::Stale, Verdict::Revalidated, Verdict::Bypass];
 
     /// The stable name in logs and metrics.
     pub fn label(self) -> &'static str {
@@ -90,14 +85,7 @@ impl Trace {
     /// The usual details of a verdict: only a hit and a stale answer did without upstream.
     pub fn new(verdict: Verdict) -> Trace {
         let forwarded = !matches!(verdict, Verdict::Hit | Verdict::Stale);
-        Trace {
-            verdict,
-            forwarded,
-            upstream_status: None,
-            stored: false,
-            collapsed: false,
-            reason: None,
-        }
+        Trace { verdict, forwarded, upstream_status: None, stored: false, collapsed: false, reason: None }
     }
 
     /// Says whether it waited for another request's fetch.
@@ -136,14 +124,7 @@ impl Trace {
 impl<'a> Served<'a> {
     /// Public, without further remarks.
     pub fn new(trace: Trace) -> Served<'a> {
-        Served {
-            trace,
-            age: None,
-            warning: None,
-            credentialed: false,
-            ns: None,
-            limit: None,
-        }
+        Served { trace, age: None, warning: None, credentialed: false, ns: None, limit: None }
     }
 
     /// Writes everything but `Cache-Control` of public answers, which depends on the object.
@@ -167,14 +148,7 @@ impl<'a> Served<'a> {
 
     /// `public` is what is said of it when anyone may have it.
     pub(super) fn cache_control(&self, answer: &mut Answer, public: &str) {
-        answer.set(
-            header::CACHE_CONTROL,
-            if self.credentialed {
-                "private, no-store"
-            } else {
-                public
-            },
-        );
+        answer.set(header::CACHE_CONTROL, if self.credentialed { "private, no-store" } else { public });
     }
 }
 

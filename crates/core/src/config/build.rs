@@ -23,11 +23,7 @@ use crate::pattern::NamePattern;
 pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let file = Section::open(
         reader,
-        At {
-            key: String::new(),
-            line: root.line,
-            column: root.column,
-        },
+        At { key: String::new(), line: root.line, column: root.column },
         root,
         &schema::FILE,
     );
@@ -40,12 +36,8 @@ pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let cache = cache(reader, &proxy);
     let rate_limit = rate_limit(reader, &proxy);
     let access = access(reader, &proxy);
-    let trusted_proxies = networks(
-        reader,
-        &proxy,
-        "trusted_proxies",
-        "every client may then claim any address",
-    );
+    let trusted_proxies =
+        networks(reader, &proxy, "trusted_proxies", "every client may then claim any address");
     let mut drafts: Vec<Draft> = Vec::new();
     for section in proxy.sections(reader, "sources") {
         drafts.extend(source::draft(reader, &section));
@@ -67,10 +59,7 @@ pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         rate_limit,
         access,
         trusted_proxies,
-        sources: drafts
-            .into_iter()
-            .map(|draft| Arc::<Source>::new(draft.source))
-            .collect(),
+        sources: drafts.into_iter().map(|draft| Arc::<Source>::new(draft.source)).collect(),
         default_source,
     })
 }
@@ -85,10 +74,7 @@ fn listen(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Vec<Found<SocketAddr>
         );
     }
     for (index, found) in listen.iter().enumerate() {
-        if let Some(other) = listen[..index]
-            .iter()
-            .find(|other| collide(other.value, found.value))
-        {
+        if let Some(other) = listen[..index].iter().find(|other| collide(other.value, found.value)) {
             let message = format!("{} and {} cannot both be listened on", other.value, found.value);
             reader.problem(&found.at, message, "keep one of the two");
         }
@@ -115,15 +101,10 @@ fn tls(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Option<Tls> {
     let section = proxy.section(reader, "tls")?;
     let mut file = |name: &str| {
         let path = section.get::<Path>(reader, name)?.0;
-        reader
-            .secret(&section.at(name), &SecretRef::File(path.clone()))
-            .map(|_| path)
+        reader.secret(&section.at(name), &SecretRef::File(path.clone())).map(|_| path)
     };
     let (cert, key) = (file("cert"), file("key"));
-    Some(Tls {
-        cert: cert?,
-        key: key?,
-    })
+    Some(Tls { cert: cert?, key: key? })
 }
 
 fn endpoint(
@@ -135,11 +116,7 @@ fn endpoint(
     if let Some(Origin(endpoint)) = proxy.get::<Origin>(reader, "endpoint") {
         if tls && endpoint.scheme() == "http" {
             let at = proxy.at("endpoint");
-            reader.warn(
-                &at,
-                "clients are told to use http, but TLS is served",
-                "begin it with https://",
-            );
+            reader.warn(&at, "clients are told to use http, but TLS is served", "begin it with https://");
         }
         return Some(endpoint);
     }
@@ -176,14 +153,9 @@ fn ttl_rule(reader: &mut Reader<'_>, section: &Section<'_>) -> Found<TtlRule> {
     let value = TtlRule {
         images: patterns(reader, section, "images"),
         tags: patterns(reader, section, "tags"),
-        manifest_ttl: section
-            .get::<Duration>(reader, "manifest_ttl")
-            .unwrap_or_default(),
+        manifest_ttl: section.get::<Duration>(reader, "manifest_ttl").unwrap_or_default(),
     };
-    Found {
-        at: section.at.clone(),
-        value,
-    }
+    Found { at: section.at.clone(), value }
 }
 
 /// The patterns of a list, which must not be there and empty: it would match nothing.
@@ -202,11 +174,7 @@ fn rate_limit(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Option<RateLimit>
     let rate = section.get::<Rate>(reader, "anonymous");
     let burst = section.get::<Count>(reader, "burst");
     let rate = rate?;
-    Some(RateLimit {
-        count: rate.count,
-        per: rate.per,
-        burst: burst.map_or(rate.count, |burst| burst.0),
-    })
+    Some(RateLimit { count: rate.count, per: rate.per, burst: burst.map_or(rate.count, |burst| burst.0) })
 }
 
 fn access(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Access {
@@ -218,33 +186,17 @@ fn access(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Access {
         let name = token.get::<Label>(reader, "name");
         let sha256 = token.get::<Sha256>(reader, "sha256");
         if let (Some(Label(name)), Some(Sha256(sha256))) = (name, sha256) {
-            tokens.push(Found {
-                at: token.at("name"),
-                value: ClientToken { name, sha256 },
-            });
+            tokens.push(Found { at: token.at("name"), value: ClientToken { name, sha256 } });
         }
     }
     if let Some(Path(path)) = section.get::<Path>(reader, "tokens_file") {
-        token_lines(
-            reader,
-            &section.at("tokens_file"),
-            &SecretRef::File(path),
-            &mut tokens,
-        );
+        token_lines(reader, &section.at("tokens_file"), &SecretRef::File(path), &mut tokens);
     }
     if let Some(Text(name)) = section.get::<Text>(reader, "tokens_env") {
-        token_lines(
-            reader,
-            &section.at("tokens_env"),
-            &SecretRef::Env(name),
-            &mut tokens,
-        );
+        token_lines(reader, &section.at("tokens_env"), &SecretRef::Env(name), &mut tokens);
     }
     for (index, token) in tokens.iter().enumerate() {
-        if tokens[..index]
-            .iter()
-            .any(|other| other.value.name == token.value.name)
-        {
+        if tokens[..index].iter().any(|other| other.value.name == token.value.name) {
             let message = format!("there are two tokens named `{}`", token.value.name);
             reader.problem(&token.at, message, "give each its own name");
         }
@@ -253,11 +205,7 @@ fn access(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Access {
         let remedy = "list `networks` or `tokens`, or set `anonymous: true`";
         reader.problem(&section.at("anonymous"), "no client could ever pull", remedy);
     }
-    Access {
-        anonymous,
-        networks,
-        tokens: tokens.into_iter().map(|token| token.value).collect(),
-    }
+    Access { anonymous, networks, tokens: tokens.into_iter().map(|token| token.value).collect() }
 }
 
 /// Lines of `name:sha256`; empty ones and those that begin with `#` do not count.
@@ -276,10 +224,7 @@ fn token_lines(
             continue;
         }
         match token_line(line) {
-            Ok(value) => tokens.push(Found {
-                at: at.clone(),
-                value,
-            }),
+            Ok(value) => tokens.push(Found { at: at.clone(), value }),
             Err(complaint) => {
                 let message = format!("{reference}, line {}: {}", index + 1, complaint.message);
                 reader.problem(at, message, complaint.remedy);
@@ -292,10 +237,7 @@ fn token_line(line: &str) -> Result<ClientToken, Complaint> {
     // The line is not quoted in what is said: it may hold the token itself, by mistake.
     let parts = line.split_once(':');
     let (name, sha256) = parts.ok_or_else(|| {
-        Complaint::new(
-            "this is not `name:sha256`",
-            "write a name, a colon and the SHA-256 of the token",
-        )
+        Complaint::new("this is not `name:sha256`", "write a name, a colon and the SHA-256 of the token")
     })?;
     let Label(name) = Label::read(name.trim()).map_err(|complaint| {
         Complaint::new("what stands before the colon is not a name", complaint.remedy)
@@ -320,16 +262,9 @@ fn default_source(reader: &mut Reader<'_>, proxy: &Section<'_>, drafts: &[Draft]
             let names = drafts.iter().map(|draft| &*draft.source.name);
             let remedy = match closest(&name, names.clone()) {
                 Some(name) => format!("did you mean `{name}`?"),
-                None => format!(
-                    "name one of the sources: {}",
-                    names.collect::<Vec<_>>().join(", ")
-                ),
+                None => format!("name one of the sources: {}", names.collect::<Vec<_>>().join(", ")),
             };
-            reader.problem(
-                &proxy.at("default_source"),
-                format!("there is no source `{name}`"),
-                remedy,
-            );
+            reader.problem(&proxy.at("default_source"), format!("there is no source `{name}`"), remedy);
         }
         return found;
     }

@@ -31,10 +31,7 @@ fn own_names(reader: &mut Reader<'_>, drafts: &[Draft]) {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for draft in drafts {
         if let Some(line) = seen.insert(draft.source.name.to_lowercase(), draft.name_at.line) {
-            let message = format!(
-                "the source in line {line} has the name `{}` too",
-                draft.source.name
-            );
+            let message = format!("the source in line {line} has the name `{}` too", draft.source.name);
             reader.problem(&draft.name_at, message, "give each source its own name");
         }
     }
@@ -47,31 +44,16 @@ fn urls(reader: &mut Reader<'_>, drafts: &mut [Draft], endpoint: Option<&Url>) {
         let Some(draft) = rest.first_mut() else { return };
         if endpoint.is_some_and(|endpoint| endpoint.origin() == draft.source.url.origin()) {
             let remedy = "put the registry's own URL here";
-            reader.problem(
-                &draft.url_at,
-                "this is the mirror's own endpoint: it would ask itself",
-                remedy,
-            );
+            reader.problem(&draft.url_at, "this is the mirror's own endpoint: it would ask itself", remedy);
         }
-        let derived = |draft: &Draft| {
-            draft
-                .names
-                .first()
-                .is_some_and(|name| name.at.key == draft.url_at.key)
-        };
-        let twin = before
-            .iter()
-            .find(|other| other.source.url.origin() == draft.source.url.origin());
+        let derived = |draft: &Draft| draft.names.first().is_some_and(|name| name.at.key == draft.url_at.key);
+        let twin = before.iter().find(|other| other.source.url.origin() == draft.source.url.origin());
         if let Some(twin) = twin.filter(|twin| derived(draft) && derived(twin)) {
             let message = format!(
                 "the source `{}` in line {} is this registry too",
                 twin.source.name, twin.url_at.line
             );
-            reader.problem(
-                &draft.url_at,
-                message,
-                "make them one, or give each its own `names`",
-            );
+            reader.problem(&draft.url_at, message, "make them one, or give each its own `names`");
             draft.names.clear();
         }
     }
@@ -98,11 +80,7 @@ fn claim(
                         "the {what} `{}` already means the source `{other}` (line {line})",
                         claim.value
                     );
-                    reader.problem(
-                        &claim.at,
-                        message,
-                        format!("give this source `{what}s` of its own"),
-                    );
+                    reader.problem(&claim.at, message, format!("give this source `{what}s` of its own"));
                 }
             }
         }

@@ -57,28 +57,12 @@ pub fn parse(
     let mut reader = Reader::new(file, secrets);
     let config = match Node::parse(text) {
         Err((line, column, complaint)) => {
-            reader.complain(
-                &At {
-                    key: String::new(),
-                    line,
-                    column,
-                },
-                complaint,
-            );
+            reader.complain(&At { key: String::new(), line, column }, complaint);
             None
         }
-        Ok(Node {
-            value: Value::Null, ..
-        }) => {
+        Ok(Node { value: Value::Null, .. }) => {
             let complaint = Complaint::new("the file is empty", "begin it with `proxy:`");
-            reader.complain(
-                &At {
-                    key: String::new(),
-                    line: 0,
-                    column: 0,
-                },
-                complaint,
-            );
+            reader.complain(&At { key: String::new(), line: 0, column: 0 }, complaint);
             None
         }
         Ok(root) => build::config(&mut reader, &root),

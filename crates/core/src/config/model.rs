@@ -166,8 +166,6 @@ impl fmt::Debug for Secret {
 
 impl fmt::Debug for ClientToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientToken")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientToken").field("name", &self.name).finish_non_exhaustive()
     }
 }

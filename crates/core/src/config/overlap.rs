@@ -12,9 +12,7 @@ pub(super) fn images(reader: &mut Reader<'_>, drafts: &[Draft]) {
         .flat_map(|draft| draft.images.iter().map(|found| (&*draft.source.name, found)))
         .collect();
     for (index, (_, later)) in all.iter().enumerate() {
-        let first = all[..index]
-            .iter()
-            .find(|(_, earlier)| earlier.value.covers(&later.value));
+        let first = all[..index].iter().find(|(_, earlier)| earlier.value.covers(&later.value));
         if let Some((owner, earlier)) = first {
             let message = format!(
                 "`{}` is never reached: `{}` of the source `{owner}` (line {}) matches first",
@@ -22,11 +20,7 @@ pub(super) fn images(reader: &mut Reader<'_>, drafts: &[Draft]) {
                 earlier.value.as_str(),
                 earlier.at.line
             );
-            reader.problem(
-                &later.at,
-                message,
-                "remove one of the two, or put the narrower one first",
-            );
+            reader.problem(&later.at, message, "remove one of the two, or put the narrower one first");
         }
     }
 }
@@ -43,18 +37,11 @@ pub(super) fn rules(reader: &mut Reader<'_>, rules: &[Found<TtlRule>]) {
                 "this rule is never reached: rules[{number}] (line {}) matches first",
                 earlier.at.line
             );
-            reader.problem(
-                &later.at,
-                message,
-                "remove one of the two, or put the narrower one first",
-            );
+            reader.problem(&later.at, message, "remove one of the two, or put the narrower one first");
         }
     }
 }
 
 fn all_covered(earlier: &[NamePattern], later: &[NamePattern]) -> bool {
-    !later.is_empty()
-        && later
-            .iter()
-            .all(|later| earlier.iter().any(|earlier| earlier.covers(later)))
+    !later.is_empty() && later.iter().all(|later| earlier.iter().any(|earlier| earlier.covers(later)))
 }

@@ -33,10 +33,7 @@ pub(super) struct Complaint {
 
 impl Complaint {
     pub(super) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Complaint {
-        Complaint {
-            message: message.into(),
-            remedy: remedy.into(),
-        }
+        Complaint { message: message.into(), remedy: remedy.into() }
     }
 }
 

@@ -45,12 +45,7 @@ impl<'a> Reader<'a> {
         file: &str,
         secrets: &'a mut dyn FnMut(&SecretRef) -> Result<String, String>,
     ) -> Reader<'a> {
-        Reader {
-            file: file.into(),
-            secrets,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
+        Reader { file: file.into(), secrets, problems: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn problem(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {
@@ -90,32 +85,17 @@ impl<'a> Reader<'a> {
 
     fn place(&self, at: &At, message: String, remedy: String) -> Problem {
         let file = self.file.clone();
-        Problem {
-            file,
-            line: at.line,
-            column: at.column,
-            key: at.key.clone(),
-            message,
-            remedy,
-        }
+        Problem { file, line: at.line, column: at.column, key: at.key.clone(), message, remedy }
     }
 }
 
 impl At {
     fn of(key: String, node: &Node) -> At {
-        At {
-            key,
-            line: node.line,
-            column: node.column,
-        }
+        At { key, line: node.line, column: node.column }
     }
 
     fn child(&self, name: &str) -> String {
-        if self.key.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.key)
-        }
+        if self.key.is_empty() { name.to_owned() } else { format!("{}.{name}", self.key) }
     }
 }
 
@@ -127,11 +107,7 @@ impl<'n> Section<'n> {
         node: &'n Node,
         table: &'static schema::Section,
     ) -> Section<'n> {
-        let mut section = Section {
-            at,
-            table,
-            entries: Vec::new(),
-        };
+        let mut section = Section { at, table, entries: Vec::new() };
         let Value::Map(entries) = &node.value else {
             let known: Vec<_> = table.keys.iter().map(|key| key.name).collect();
             reader.problem(
@@ -142,11 +118,8 @@ impl<'n> Section<'n> {
             return section;
         };
         for entry in entries {
-            let at = At {
-                key: section.at.child(&printable(&entry.key)),
-                line: entry.line,
-                column: entry.column,
-            };
+            let at =
+                At { key: section.at.child(&printable(&entry.key)), line: entry.line, column: entry.column };
             match table.key(&entry.key) {
                 None => reader.problem(&at, "this key is unknown", unknown_key(table, &entry.key)),
                 Some(key) => section.admit(reader, at, key, &entry.node),
@@ -154,10 +127,7 @@ impl<'n> Section<'n> {
         }
         for key in table.keys.iter().filter(|key| key.default == Default::Required) {
             if !section.has(key.name) {
-                let at = At {
-                    key: section.at.child(key.name),
-                    ..section.at.clone()
-                };
+                let at = At { key: section.at.child(key.name), ..section.at.clone() };
                 let remedy = match key.example {
                     "" => format!("add `{}:`", key.name),
                     example => format!("add it, for example `{}: {example}`", key.name),
@@ -179,25 +149,11 @@ impl<'n> Section<'n> {
         }
         let line = if node.line == 0 { at.line } else { node.line };
         let column = if node.line == 0 { at.column } else { node.column };
-        self.entries.push((
-            key,
-            Found {
-                at: At {
-                    key: at.key,
-                    line,
-                    column,
-                },
-                value: node,
-            },
-        ));
+        self.entries.push((key, Found { at: At { key: at.key, line, column }, value: node }));
     }
 
     pub(super) fn absent(at: At, table: &'static schema::Section) -> Section<'n> {
-        Section {
-            at,
-            table,
-            entries: Vec::new(),
-        }
+        Section { at, table, entries: Vec::new() }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -208,19 +164,12 @@ impl<'n> Section<'n> {
     pub(super) fn at(&self, name: &str) -> At {
         match self.entries.iter().find(|(key, _)| key.name == name) {
             Some((_, found)) => found.at.clone(),
-            None => At {
-                key: self.at.child(name),
-                ..self.at.clone()
-            },
+            None => At { key: self.at.child(name), ..self.at.clone() },
         }
     }
 
     fn node(&self, name: &str) -> Option<&Found<&'n Node>> {
-        let found = self
-            .entries
-            .iter()
-            .find(|(key, _)| key.name == name)
-            .map(|(_, found)| found)?;
+        let found = self.entries.iter().find(|(key, _)| key.name == name).map(|(_, found)| found)?;
         (!matches!(found.value.value, Value::Null)).then_some(found)
     }
 
@@ -234,9 +183,7 @@ impl<'n> Section<'n> {
     /// The value of the file, or, where that is absent or wrong, of the table.
     pub(super) fn get<T: Scalar>(&self, reader: &mut Reader<'_>, name: &str) -> Option<T> {
         debug_assert_eq!(self.table.key(name).map(|key| key.kind), Some(T::KIND), "{name}");
-        let given = self
-            .node(name)
-            .and_then(|found| scalar(reader, &found.at, found.value));
+        let given = self.node(name).and_then(|found| scalar(reader, &found.at, found.value));
         given.or_else(|| T::read(self.default_text(name)?).ok())
     }
 
@@ -249,10 +196,7 @@ impl<'n> Section<'n> {
         );
         let Some(found) = self.node(name) else {
             let value = T::read(self.default_text(name)?).ok()?;
-            return Some(vec![Found {
-                at: self.at(name),
-                value,
-            }]);
+            return Some(vec![Found { at: self.at(name), value }]);
         };
         match &found.value.value {
             Value::List(items) => Some(
@@ -261,19 +205,13 @@ impl<'n> Section<'n> {
                     .enumerate()
                     .filter_map(|(index, node)| {
                         let at = At::of(format!("{}[{index}]", found.at.key), node);
-                        Some(Found {
-                            value: scalar(reader, &at, node)?,
-                            at,
-                        })
+                        Some(Found { value: scalar(reader, &at, node)?, at })
                     })
                     .collect(),
             ),
             _ if matches!(kind, Some(Kind::OneOrMore(_))) => {
                 let value = scalar(reader, &found.at, found.value)?;
-                Some(vec![Found {
-                    at: found.at.clone(),
-                    value,
-                }])
+                Some(vec![Found { at: found.at.clone(), value }])
             }
             _ => {
                 let message = format!("this is {}, but a list is wanted", found.value.noun());
@@ -298,8 +236,7 @@ impl<'n> Section<'n> {
         name: &str,
         table: &'static schema::Section,
     ) -> Section<'n> {
-        self.section(reader, name)
-            .unwrap_or_else(|| Section::absent(self.at(name), table))
+        self.section(reader, name).unwrap_or_else(|| Section::absent(self.at(name), table))
     }
 
     pub(super) fn sections(&self, reader: &mut Reader<'_>, name: &str) -> Vec<Section<'n>> {
@@ -315,12 +252,7 @@ impl<'n> Section<'n> {
             return Vec::new();
         };
         let open = |(index, node)| {
-            Section::open(
-                reader,
-                At::of(format!("{}[{index}]", found.at.key), node),
-                node,
-                table,
-            )
+            Section::open(reader, At::of(format!("{}[{index}]", found.at.key), node), node, table)
         };
         items.iter().enumerate().map(open).collect()
     }
@@ -342,11 +274,7 @@ fn scalar<T: Scalar>(reader: &mut Reader<'_>, at: &At, node: &Node) -> Option<T>
                 }
                 _ => ("a text", "write one value"),
             };
-            reader.problem(
-                at,
-                format!("this is {}, but {wanted} is wanted", node.noun()),
-                remedy,
-            );
+            reader.problem(at, format!("this is {}, but {wanted} is wanted", node.noun()), remedy);
             return None;
         }
     };
@@ -387,12 +315,6 @@ pub(super) fn closest<'k>(text: &str, known: impl Iterator<Item = &'k str>) -> O
 fn printable(key: &str) -> String {
     key.chars()
         .take(64)
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            }
-        })
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
         .collect()
 }

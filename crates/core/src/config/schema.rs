@@ -77,14 +77,7 @@ const fn key(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key {
-        name,
-        kind,
-        default,
-        doc,
-        example,
-        aside: false,
-    }
+    Key { name, kind, default, doc, example, aside: false }
 }
 
 const fn aside(
@@ -94,25 +87,12 @@ const fn aside(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key {
-        name,
-        kind,
-        default,
-        doc,
-        example,
-        aside: true,
-    }
+    Key { name, kind, default, doc, example, aside: true }
 }
 
 /// The file.
 pub static FILE: Section = Section {
-    keys: &[key(
-        "proxy",
-        Kind::Section(&PROXY),
-        Required,
-        "",
-        "Everything there is to configure.",
-    )],
+    keys: &[key("proxy", Kind::Section(&PROXY), Required, "", "Everything there is to configure.")],
 };
 
 pub static PROXY: Section = Section {
@@ -161,13 +141,7 @@ pub static PROXY: Section = Section {
             "",
             "How much one client address may ask for. IPv6 addresses count by /64. Absent, there is no limit.",
         ),
-        key(
-            "access",
-            Kind::Section(&ACCESS),
-            Follows("the defaults of its keys"),
-            "",
-            "Who may pull.",
-        ),
+        key("access", Kind::Section(&ACCESS), Follows("the defaults of its keys"), "", "Who may pull."),
         key(
             "trusted_proxies",
             Kind::List(&Kind::Network),
@@ -201,13 +175,7 @@ pub static TLS: Section = Section {
             "\"cert.pem\"",
             "The certificate chain, a PEM file, the leaf first.",
         ),
-        key(
-            "key",
-            Kind::Path,
-            Required,
-            "\"key.pem\"",
-            "Its private key, a PEM file.",
-        ),
+        key("key", Kind::Path, Required, "\"key.pem\"", "Its private key, a PEM file."),
     ],
 };
 
@@ -274,20 +242,8 @@ pub static TTL_RULE: Section = Section {
             "[\"*\"]",
             "Repositories, by the name they have in their registry.",
         ),
-        key(
-            "tags",
-            Kind::List(&Kind::NamePattern),
-            Value("*"),
-            "[\"latest\", \"nightly*\"]",
-            "Their tags.",
-        ),
-        key(
-            "manifest_ttl",
-            Kind::Duration,
-            Required,
-            "\"10m\"",
-            "How long these are believed.",
-        ),
+        key("tags", Kind::List(&Kind::NamePattern), Value("*"), "[\"latest\", \"nightly*\"]", "Their tags."),
+        key("manifest_ttl", Kind::Duration, Required, "\"10m\"", "How long these are believed."),
     ],
 };
 
@@ -352,13 +308,7 @@ pub static ACCESS: Section = Section {
 
 pub static TOKEN: Section = Section {
     keys: &[
-        key(
-            "name",
-            Kind::Label,
-            Required,
-            "\"ci\"",
-            "What the log calls the client.",
-        ),
+        key("name", Kind::Label, Required, "\"ci\"", "What the log calls the client."),
         key(
             "sha256",
             Kind::Sha256,
@@ -378,13 +328,7 @@ pub static SOURCE: Section = Section {
             "\"dockerhub\"",
             "What logs and metrics call the source. It also selects the source as a label under the endpoint's host.",
         ),
-        key(
-            "type",
-            Kind::Choice(&["registry"]),
-            Value("registry"),
-            "\"registry\"",
-            "What the source is.",
-        ),
+        key("type", Kind::Choice(&["registry"]), Value("registry"), "\"registry\"", "What the source is."),
         key(
             "url",
             Kind::Url,
@@ -488,13 +432,7 @@ pub static SOURCE: Section = Section {
 
 pub static AUTH: Section = Section {
     keys: &[
-        key(
-            "username",
-            Kind::Text,
-            Follows("required, except with `helper`"),
-            "\"u\"",
-            "The user name.",
-        ),
+        key("username", Kind::Text, Follows("required, except with `helper`"), "\"u\"", "The user name."),
         aside(
             "password",
             Kind::Text,
@@ -528,13 +466,7 @@ pub static AUTH: Section = Section {
 
 pub static TIMEOUTS: Section = Section {
     keys: &[
-        key(
-            "connect",
-            Kind::Duration,
-            Value("5s"),
-            "\"5s\"",
-            "For a connection, TLS included.",
-        ),
+        key("connect", Kind::Duration, Value("5s"), "\"5s\"", "For a connection, TLS included."),
         key(
             "first_byte",
             Kind::Duration,
@@ -542,12 +474,6 @@ pub static TIMEOUTS: Section = Section {
             "\"10s\"",
             "From the request to the head of the answer.",
         ),
-        key(
-            "stall",
-            Kind::Duration,
-            Value("15s"),
-            "\"15s\"",
-            "The longest pause inside a body.",
-        ),
+        key("stall", Kind::Duration, Value("15s"), "\"15s\"", "The longest pause inside a body."),
     ],
 };

@@ -19,17 +19,15 @@ pub fn show(config: &Config) -> String {
 }
 
 fn proxy(config: &Config) -> Node {
-    let mut proxy = vec![
-        ("endpoint", text(origin_text(&config.endpoint))),
-        ("listen", texts(&config.listen)),
-    ];
+    let mut proxy =
+        vec![("endpoint", text(origin_text(&config.endpoint))), ("listen", texts(&config.listen))];
     proxy.extend(config.admin.map(|admin| ("admin", text(admin.to_string()))));
-    proxy.extend(config.tls.as_ref().map(|tls| {
-        (
-            "tls",
-            map([("cert", text(tls.cert.clone())), ("key", text(tls.key.clone()))]),
-        )
-    }));
+    proxy.extend(
+        config
+            .tls
+            .as_ref()
+            .map(|tls| ("tls", map([("cert", text(tls.cert.clone())), ("key", text(tls.key.clone()))]))),
+    );
     proxy.push(("cache", cache(&config.cache)));
     proxy.extend(config.rate_limit.map(|limit| ("rate_limit", rate_limit(limit))));
     proxy.push(("access", access(&config.access)));
@@ -43,14 +41,8 @@ fn proxy(config: &Config) -> Node {
 fn cache(cache: &Cache) -> Node {
     let rules = cache.rules.iter().map(|rule| {
         map([
-            (
-                "images",
-                list(rule.images.iter().map(|pattern| text(pattern.as_str()))),
-            ),
-            (
-                "tags",
-                list(rule.tags.iter().map(|pattern| text(pattern.as_str()))),
-            ),
+            ("images", list(rule.images.iter().map(|pattern| text(pattern.as_str())))),
+            ("tags", list(rule.tags.iter().map(|pattern| text(pattern.as_str())))),
             ("manifest_ttl", time(rule.manifest_ttl)),
         ])
     });
@@ -69,17 +61,12 @@ fn cache(cache: &Cache) -> Node {
 
 fn rate_limit(limit: RateLimit) -> Node {
     let burst = node(Value::Number(limit.burst.to_string()));
-    map([
-        ("anonymous", text(rate_text(limit.count, limit.per))),
-        ("burst", burst),
-    ])
+    map([("anonymous", text(rate_text(limit.count, limit.per))), ("burst", burst)])
 }
 
 fn access(access: &Access) -> Node {
-    let tokens = access
-        .tokens
-        .iter()
-        .map(|token| map([("name", text(token.name.as_str())), ("sha256", text(MASK))]));
+    let tokens =
+        access.tokens.iter().map(|token| map([("name", text(token.name.as_str())), ("sha256", text(MASK))]));
     map([
         ("anonymous", flag(access.anonymous)),
         ("networks", texts(&access.networks)),
@@ -95,10 +82,7 @@ fn source(source: &Source) -> Node {
         ("name", text(source.name.as_ref())),
         ("type", text("registry")),
         ("url", text(origin_text(&source.url))),
-        (
-            "alternates",
-            list(source.alternates.iter().map(|url| text(origin_text(url)))),
-        ),
+        ("alternates", list(source.alternates.iter().map(|url| text(origin_text(url))))),
         ("names", texts(&source.names)),
         ("hosts", texts(&source.hosts)),
         ("images", patterns(&source.images)),
@@ -107,12 +91,7 @@ fn source(source: &Source) -> Node {
     entries.extend(source.auth.as_ref().map(|found| ("auth", auth(found))));
     entries.push(("public", patterns(&source.public)));
     entries.push(("token_hosts", texts(&source.token_hosts)));
-    entries.extend(
-        source
-            .blob_hosts
-            .as_ref()
-            .map(|hosts| ("blob_hosts", texts(hosts))),
-    );
+    entries.extend(source.blob_hosts.as_ref().map(|hosts| ("blob_hosts", texts(hosts))));
     entries.extend([
         ("insecure", flag(source.insecure)),
         ("allow_private", flag(source.allow_private)),
@@ -166,18 +145,10 @@ fn list(items: impl IntoIterator<Item = Node>) -> Node {
 }
 
 fn map(entries: impl IntoIterator<Item = (&'static str, Node)>) -> Node {
-    let entry = |(key, node): (&str, Node)| Entry {
-        key: key.to_owned(),
-        line: 0,
-        column: 0,
-        node,
-    };
+    let entry = |(key, node): (&str, Node)| Entry { key: key.to_owned(), line: 0, column: 0, node };
     node(Value::Map(entries.into_iter().map(entry).collect()))
 }
 
 fn node(value: Value) -> Node {
-    Node {
-        value,
-        ..Node::default()
-    }
+    Node { value, ..Node::default() }
 }

@@ -31,18 +31,13 @@ pub(super) fn draft(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Dr
     section.get::<SourceType>(reader, "type");
     let insecure = section.get::<bool>(reader, "insecure").unwrap_or_default();
     let allow_private = section.get::<bool>(reader, "allow_private").unwrap_or_default();
-    let trust = Trust {
-        insecure,
-        allow_private,
-    };
+    let trust = Trust { insecure, allow_private };
     let url = section.get::<Origin>(reader, "url").map(|origin| origin.0);
     if let Some(url) = &url {
         trust.check(reader, &section.at("url"), url);
     }
     let alternates = alternates(reader, section, &trust);
-    let auth = section
-        .section(reader, "auth")
-        .map(|section| auth(reader, &section));
+    let auth = section.section(reader, "auth").map(|section| auth(reader, &section));
     let credentials = auth.is_some();
     let public = section.list::<NamePattern>(reader, "public").unwrap_or_default();
     if !credentials && !public.is_empty() {
@@ -80,23 +75,9 @@ pub(super) fn draft(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Dr
         url: url?,
     };
     name?;
-    let hosts = hosts
-        .into_iter()
-        .map(|found| Found {
-            at: found.at,
-            value: found.value.0,
-        })
-        .collect();
+    let hosts = hosts.into_iter().map(|found| Found { at: found.at, value: found.value.0 }).collect();
     let (name_at, url_at) = (section.at("name"), section.at("url"));
-    Some(Draft {
-        source,
-        name_at,
-        url_at,
-        known,
-        names,
-        hosts,
-        images,
-    })
+    Some(Draft { source, name_at, url_at, known, names, hosts, images })
 }
 
 /// What a source allows its URLs to be.
@@ -109,11 +90,7 @@ impl Trust {
     fn check(&self, reader: &mut Reader<'_>, at: &At, url: &Url) {
         if url.scheme() == "http" && !self.insecure {
             let remedy = "use https://, or set `insecure: true` on this source";
-            reader.problem(
-                at,
-                "plain http can be read and changed by anyone on the way",
-                remedy,
-            );
+            reader.problem(at, "plain http can be read and changed by anyone on the way", remedy);
         }
         if !self.allow_private && url.host().is_some_and(|host| !may_be_public(&host)) {
             let message = format!("`{}` is not a public address", url.host_str().unwrap_or_default());
@@ -140,31 +117,14 @@ fn names(
 ) -> Vec<Found<String>> {
     if section.has("names") {
         let found = section.list::<RegistryName>(reader, "names").unwrap_or_default();
-        return found
-            .into_iter()
-            .map(|found| Found {
-                at: found.at,
-                value: found.value.0,
-            })
-            .collect();
+        return found.into_iter().map(|found| Found { at: found.at, value: found.value.0 }).collect();
     }
     let at = section.at("url");
     match known {
-        Some(known) if !known.names.is_empty() => known
-            .names
-            .iter()
-            .map(|name| Found {
-                at: at.clone(),
-                value: (*name).to_owned(),
-            })
-            .collect(),
-        _ => url
-            .map(|url| Found {
-                at,
-                value: authority(url),
-            })
-            .into_iter()
-            .collect(),
+        Some(known) if !known.names.is_empty() => {
+            known.names.iter().map(|name| Found { at: at.clone(), value: (*name).to_owned() }).collect()
+        }
+        _ => url.map(|url| Found { at, value: authority(url) }).into_iter().collect(),
     }
 }
 
@@ -187,20 +147,12 @@ fn auth(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Auth> {
     if let Some(Label(helper)) = section.get::<Label>(reader, "helper") {
         if username.is_some() && given.len() == 1 {
             let remedy = "remove `username`: the helper tells it";
-            reader.problem(
-                &section.at("username"),
-                "`username` and `helper` exclude each other",
-                remedy,
-            );
+            reader.problem(&section.at("username"), "`username` and `helper` exclude each other", remedy);
         }
         return Some(Auth::Helper(helper));
     }
     if !section.has("username") && !section.has("helper") {
-        reader.problem(
-            &section.at("username"),
-            "this key is missing",
-            "add the user name",
-        );
+        reader.problem(&section.at("username"), "this key is missing", "add the user name");
     }
     let mut password = section.get::<Text>(reader, "password").map(|text| text.0);
     if let Some(Path(path)) = section.get::<Path>(reader, "password_file") {
@@ -209,10 +161,7 @@ fn auth(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Auth> {
     if let Some(Text(name)) = section.get::<Text>(reader, "password_env") {
         password = reader.secret(&section.at("password_env"), &SecretRef::Env(name));
     }
-    Some(Auth::Static {
-        username: username?,
-        password: Secret::new(password?),
-    })
+    Some(Auth::Static { username: username?, password: Secret::new(password?) })
 }
 
 fn timeouts(reader: &mut Reader<'_>, source: &Section<'_>) -> Timeouts {
@@ -228,11 +177,7 @@ fn timeouts(reader: &mut Reader<'_>, source: &Section<'_>) -> Timeouts {
         }
         time
     };
-    Timeouts {
-        connect: time("connect"),
-        first_byte: time("first_byte"),
-        stall: time("stall"),
-    }
+    Timeouts { connect: time("connect"), first_byte: time("first_byte"), stall: time("stall") }
 }
 
 fn host_patterns(
@@ -243,11 +188,7 @@ fn host_patterns(
 ) -> Option<Vec<HostPattern>> {
     let found = section.list::<HostPattern>(reader, name)?;
     for pattern in &found {
-        if let Some(suffix) = pattern
-            .value
-            .suffix()
-            .filter(|suffix| secrets && is_shared(suffix))
-        {
+        if let Some(suffix) = pattern.value.suffix().filter(|suffix| secrets && is_shared(suffix)) {
             let message = format!("anyone can have a host under `{suffix}`, and credentials would go there");
             reader.problem(&pattern.at, message, "name the host that issues the tokens");
         }
@@ -258,9 +199,7 @@ fn host_patterns(
 /// Whether strangers get names under this suffix: a top-level domain, one of the usual second levels of a country, or a
 /// well-known provider's.
 fn is_shared(suffix: &str) -> bool {
-    const SECOND_LEVELS: &[&str] = &[
-        "ac", "co", "com", "edu", "go", "gov", "gv", "ne", "net", "or", "org",
-    ];
+    const SECOND_LEVELS: &[&str] = &["ac", "co", "com", "edu", "go", "gov", "gv", "ne", "net", "or", "org"];
     const PROVIDERS: &[&str] = &[
         "aliyuncs.com",
         "amazonaws.com",
@@ -298,10 +237,7 @@ fn is_shared(suffix: &str) -> bool {
         [_] => true,
         [second, top] if top.len() == 2 && SECOND_LEVELS.contains(second) => true,
         _ => PROVIDERS.iter().any(|provider| {
-            suffix == *provider
-                || suffix
-                    .strip_suffix(provider)
-                    .is_some_and(|region| region.ends_with('.'))
+            suffix == *provider || suffix.strip_suffix(provider).is_some_and(|region| region.ends_with('.'))
         }),
     }
 }

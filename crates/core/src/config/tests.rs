@@ -39,36 +39,23 @@ fn good(text: &str) -> Config {
 
 /// The problems of a text as `line key: message`.
 fn bad(text: &str) -> Vec<String> {
-    let Err(Problems(problems)) = load(text) else {
-        panic!("no problem in:\n{text}")
-    };
+    let Err(Problems(problems)) = load(text) else { panic!("no problem in:\n{text}") };
     assert!(!problems.is_empty());
-    assert!(
-        problems
-            .iter()
-            .all(|problem| !problem.remedy.is_empty() && !problem.message.is_empty())
-    );
-    problems
-        .iter()
-        .map(|problem| format!("{} {}: {}", problem.line, problem.key, problem.message))
-        .collect()
+    assert!(problems.iter().all(|problem| !problem.remedy.is_empty() && !problem.message.is_empty()));
+    problems.iter().map(|problem| format!("{} {}: {}", problem.line, problem.key, problem.message)).collect()
 }
 
 /// One source with these lines in it, from line 5.
 fn with_source(lines: &[&str]) -> String {
     let mut text = "proxy:\n  sources:\n    - name: one\n      url: https://one.example.com\n".to_owned();
-    lines
-        .iter()
-        .for_each(|line| text.push_str(&format!("      {line}\n")));
+    lines.iter().for_each(|line| text.push_str(&format!("      {line}\n")));
     text
 }
 
 /// These lines below `proxy`, from line 2, and a source.
 fn with_proxy(lines: &[&str]) -> String {
     let mut text = "proxy:\n".to_owned();
-    lines
-        .iter()
-        .for_each(|line| text.push_str(&format!("  {line}\n")));
+    lines.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     text.push_str("  sources: [{ name: one, url: \"https://one.example.com\" }]\n");
     text
 }
@@ -76,10 +63,7 @@ fn with_proxy(lines: &[&str]) -> String {
 fn expect_one(text: &str, line: u32, key: &str, message: &str) {
     let problems = bad(text);
     assert_eq!(problems.len(), 1, "{problems:#?}\n{text}");
-    assert!(
-        problems[0].starts_with(&format!("{line} {key}: ")),
-        "{problems:#?}\n{text}"
-    );
+    assert!(problems[0].starts_with(&format!("{line} {key}: ")), "{problems:#?}\n{text}");
     assert!(problems[0].contains(message), "{problems:#?}\n{text}");
 }
 
@@ -98,23 +82,10 @@ fn the_short_file_is_complete() {
     assert_eq!(config.cache.max_stale, Duration::from_secs(7 * 86_400));
 
     let hub = &config.sources[0];
-    assert_eq!(
-        hub.names,
-        ["docker.io", "index.docker.io", "registry-1.docker.io"]
-    );
-    assert_eq!(
-        hub.hosts,
-        [
-            "dockerhub.docker-proxy.example.com",
-            "docker.docker-proxy.example.com"
-        ]
-    );
+    assert_eq!(hub.names, ["docker.io", "index.docker.io", "registry-1.docker.io"]);
+    assert_eq!(hub.hosts, ["dockerhub.docker-proxy.example.com", "docker.docker-proxy.example.com"]);
     assert!(hub.library && hub.mirror && hub.auth.is_none());
-    assert!(
-        hub.token_hosts
-            .iter()
-            .any(|host| host.matches("auth.docker.io", 443))
-    );
+    assert!(hub.token_hosts.iter().any(|host| host.matches("auth.docker.io", 443)));
     assert_eq!(hub.timeouts.connect, Duration::from_secs(5));
     assert_eq!(hub.timeouts.first_byte, Duration::from_secs(10));
     assert_eq!(hub.timeouts.stall, Duration::from_secs(15));
@@ -124,9 +95,7 @@ fn the_short_file_is_complete() {
     assert_eq!(private.names, ["private-registry.example.com"]);
     assert_eq!(private.hosts, ["private.docker-proxy.example.com"]);
     assert!(!private.library && private.token_hosts.is_empty() && private.blob_hosts.is_none());
-    let Some(Auth::Static { username, password }) = &private.auth else {
-        panic!("{private:?}")
-    };
+    let Some(Auth::Static { username, password }) = &private.auth else { panic!("{private:?}") };
     assert_eq!((username.as_str(), password.expose()), ("user", "pass"));
 }
 
@@ -137,11 +106,7 @@ fn t_op1_without_a_configuration_only_this_machine_is_served() {
     assert_eq!(warnings, []);
     assert_eq!(config.listen, ["127.0.0.1:8080".parse::<SocketAddr>().unwrap()]);
     assert!(config.trusted_proxies.is_empty() && config.access.networks.is_empty());
-    let names: Vec<_> = config
-        .sources
-        .iter()
-        .flat_map(|source| source.names.clone())
-        .collect();
+    let names: Vec<_> = config.sources.iter().flat_map(|source| source.names.clone()).collect();
     let wanted = [
         "docker.io",
         "index.docker.io",
@@ -167,11 +132,7 @@ fn t_op1_without_a_configuration_only_this_machine_is_served() {
 #[test]
 fn t_cr5_only_the_source_with_an_entry_has_credentials() {
     let config = good(SHORT);
-    let with: Vec<_> = config
-        .sources
-        .iter()
-        .filter(|source| source.auth.is_some())
-        .collect();
+    let with: Vec<_> = config.sources.iter().filter(|source| source.auth.is_some()).collect();
     assert_eq!(with.len(), 1);
     assert_eq!(&*with[0].name, "private");
 }
@@ -185,12 +146,7 @@ fn one_way_to_a_password() {
         with_source(&all)
     };
     expect_one(&auth(&["username: u"]), 6, "proxy.sources[0].auth", "no password");
-    expect_one(
-        &auth(&["password: p"]),
-        6,
-        "proxy.sources[0].auth.username",
-        "missing",
-    );
+    expect_one(&auth(&["password: p"]), 6, "proxy.sources[0].auth.username", "missing");
     expect_one(
         &auth(&["username: u", "password: p", "helper: h"]),
         8,
@@ -223,29 +179,15 @@ fn one_way_to_a_password() {
 fn tokens_come_from_lines_too() {
     let hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
     let text = with_proxy(&["access: { anonymous: false, tokens_file: /t }"]);
-    let mut file = |_: &SecretRef| {
-        Ok(format!(
-            "# clients\n\nci:{hash}\n laptop: {}\n",
-            hash.to_uppercase()
-        ))
-    };
+    let mut file = |_: &SecretRef| Ok(format!("# clients\n\nci:{hash}\n laptop: {}\n", hash.to_uppercase()));
     let tokens = parse(&text, "c", &mut file).unwrap().config.access.tokens;
-    assert_eq!(
-        tokens.iter().map(|token| token.name.as_str()).collect::<Vec<_>>(),
-        ["ci", "laptop"]
-    );
+    assert_eq!(tokens.iter().map(|token| token.name.as_str()).collect::<Vec<_>>(), ["ci", "laptop"]);
     assert_eq!((tokens[0].sha256[0], tokens[1].sha256[31]), (0x9f, 0x08));
 
     let mut file = |_: &SecretRef| Ok(format!("ci:{hash}\nci:{hash}\nhunter2\nx:hunter2"));
-    let Err(Problems(problems)) = parse(&text, "c", &mut file) else {
-        panic!()
-    };
+    let Err(Problems(problems)) = parse(&text, "c", &mut file) else { panic!() };
     assert_eq!(problems.len(), 3, "{problems:?}");
-    assert!(
-        problems
-            .iter()
-            .all(|problem| !problem.to_string().contains("hunter2"))
-    );
+    assert!(problems.iter().all(|problem| !problem.to_string().contains("hunter2")));
     assert!(problems.iter().any(|problem| problem.message.contains("line 4")));
 }
 
@@ -254,10 +196,7 @@ fn the_endpoint_follows_the_first_address() {
     let endpoint = |lines: &[&str]| good(&with_proxy(lines)).endpoint.to_string();
     assert_eq!(endpoint(&[]), "http://127.0.0.1:8080/");
     assert_eq!(endpoint(&["listen: \"[::]:80\""]), "http://[::1]/");
-    assert_eq!(
-        endpoint(&["listen: [\"192.0.2.7:5000\", \"0.0.0.0:1\"]"]),
-        "http://192.0.2.7:5000/"
-    );
+    assert_eq!(endpoint(&["listen: [\"192.0.2.7:5000\", \"0.0.0.0:1\"]"]), "http://192.0.2.7:5000/");
 }
 
 #[test]
@@ -266,11 +205,7 @@ fn labels_under_the_endpoint_select_known_registries() {
     let config = good(&text);
     let owner = |label: &str| {
         let host = format!("{label}.mirror.example.org");
-        let owners: Vec<_> = config
-            .sources
-            .iter()
-            .filter(|source| source.hosts.contains(&host))
-            .collect();
+        let owners: Vec<_> = config.sources.iter().filter(|source| source.hosts.contains(&host)).collect();
         assert_eq!(owners.len(), 1, "{host}");
         owners[0].names[0].clone()
     };
@@ -286,24 +221,12 @@ fn labels_under_the_endpoint_select_known_registries() {
 fn every_default_of_the_table_can_be_read() {
     // The reader falls back to the table silently, so each default has to show in a configuration without keys.
     let shown = show(&good(&with_proxy(&[])));
-    for section in [
-        &schema::PROXY,
-        &schema::CACHE,
-        &schema::ACCESS,
-        &schema::SOURCE,
-        &schema::TIMEOUTS,
-    ] {
+    for section in [&schema::PROXY, &schema::CACHE, &schema::ACCESS, &schema::SOURCE, &schema::TIMEOUTS] {
         for key in section.keys {
             if let schema::Default::Value(default) = key.default {
-                let line = shown
-                    .lines()
-                    .find(|line| line.contains(&format!("{}:", key.name)));
+                let line = shown.lines().find(|line| line.contains(&format!("{}:", key.name)));
                 let near = shown.split(&format!("{}:", key.name)).nth(1).unwrap_or_default();
-                assert!(
-                    near[..near.len().min(40)].contains(default),
-                    "{}: {line:?}",
-                    key.name
-                );
+                assert!(near[..near.len().min(40)].contains(default), "{}: {line:?}", key.name);
             }
         }
     }
@@ -346,10 +269,7 @@ proxy:
     for text in [full.as_str(), SHORT, DEFAULT] {
         let config = good(text);
         let shown = show(&config);
-        assert!(
-            !shown.contains("hunter2") && !shown.contains(hash) && !shown.contains("pass\""),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && !shown.contains(hash) && !shown.contains("pass\""), "{shown}");
         let unmasked = shown
             .replace("sha256: \"***\"", &format!("sha256: {hash}"))
             .replace("sha256: '***'", &format!("sha256: {hash}"));

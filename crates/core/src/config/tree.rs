@@ -71,14 +71,9 @@ impl Node {
         };
         serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
             let error = error.without_snippet();
-            let (line, column) = error
-                .location()
-                .map_or((0, 0), |place| (clamp(place.line()), clamp(place.column())));
-            (
-                line,
-                column,
-                Complaint::new(error.to_string(), "make it one valid YAML document"),
-            )
+            let (line, column) =
+                error.location().map_or((0, 0), |place| (clamp(place.line()), clamp(place.column())));
+            (line, column, Complaint::new(error.to_string(), "make it one valid YAML document"))
         })
     }
 
@@ -102,15 +97,8 @@ fn clamp(place: u64) -> u32 {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        let (line, column) = (
-            clamp(spanned.referenced.line()),
-            clamp(spanned.referenced.column()),
-        );
-        Ok(Node {
-            line,
-            column,
-            value: spanned.value,
-        })
+        let (line, column) = (clamp(spanned.referenced.line()), clamp(spanned.referenced.column()));
+        Ok(Node { line, column, value: spanned.value })
     }
 }
 
@@ -181,12 +169,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
             let (line, column) = (clamp(key.referenced.line()), clamp(key.referenced.column()));
-            entries.push(Entry {
-                key: key.value,
-                line,
-                column,
-                node: map.next_value()?,
-            });
+            entries.push(Entry { key: key.value, line, column, node: map.next_value()? });
         }
         Ok(Value::Map(entries))
     }

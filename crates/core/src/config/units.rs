@@ -10,13 +10,8 @@ use super::value::{Scalar, shortened};
 const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 
 /// Units of time, longest first, in milliseconds.
-const TIME_UNITS: &[(&str, u64)] = &[
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const TIME_UNITS: &[(&str, u64)] =
+    &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Units of size, largest first, in bytes. The binary ones come first so that they are preferred in writing.
 const SIZE_UNITS: &[(&str, u64)] = &[
@@ -109,12 +104,8 @@ impl Scalar for Size {
         let scale = match unit.trim_start() {
             "" => 1,
             unit => {
-                let known = SIZE_UNITS
-                    .iter()
-                    .find(|(name, _)| name.eq_ignore_ascii_case(unit));
-                known
-                    .ok_or_else(|| wrong(&format!("`{unit}` is not a unit of size")))?
-                    .1
+                let known = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit));
+                known.ok_or_else(|| wrong(&format!("`{unit}` is not a unit of size")))?.1
             }
         };
         match number.checked_mul(scale) {
@@ -144,14 +135,8 @@ impl Scalar for Rate {
             return Err(wrong());
         }
         let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?;
-        let (_, seconds) = RATE_UNITS
-            .iter()
-            .find(|(name, _)| *name == unit.trim())
-            .ok_or_else(wrong)?;
-        Ok(Rate {
-            count,
-            per: Duration::from_secs(*seconds),
-        })
+        let (_, seconds) = RATE_UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?;
+        Ok(Rate { count, per: Duration::from_secs(*seconds) })
     }
 }
 
@@ -162,19 +147,13 @@ pub(super) fn duration_text(duration: Duration) -> String {
         return "0".into();
     }
     let unit = TIME_UNITS.iter().find(|(_, scale)| millis.is_multiple_of(*scale));
-    unit.map_or_else(
-        || format!("{millis}ms"),
-        |(name, scale)| format!("{}{name}", millis / scale),
-    )
+    unit.map_or_else(|| format!("{millis}ms"), |(name, scale)| format!("{}{name}", millis / scale))
 }
 
 /// In the largest unit that leaves nothing over.
 pub(super) fn size_text(bytes: u64) -> String {
     let unit = SIZE_UNITS.iter().find(|(_, scale)| bytes.is_multiple_of(*scale));
-    unit.map_or_else(
-        || bytes.to_string(),
-        |(name, scale)| format!("{}{name}", bytes / scale),
-    )
+    unit.map_or_else(|| bytes.to_string(), |(name, scale)| format!("{}{name}", bytes / scale))
 }
 
 pub(super) fn rate_text(count: u32, per: Duration) -> String {

@@ -83,10 +83,7 @@ impl Scalar for Path {
 
     fn read(text: &str) -> Result<Path, Complaint> {
         if text.contains('\0') {
-            return Err(Complaint::new(
-                "a path cannot hold a zero byte",
-                "write the path of a file",
-            ));
+            return Err(Complaint::new("a path cannot hold a zero byte", "write the path of a file"));
         }
         filled(text).map(|text| Path(text.to_owned()))
     }
@@ -111,16 +108,12 @@ impl Scalar for Count {
     const KIND: Kind = Kind::Count;
 
     fn read(text: &str) -> Result<Count, Complaint> {
-        text.parse()
-            .ok()
-            .filter(|count| *count > 0)
-            .map(Count)
-            .ok_or_else(|| {
-                Complaint::new(
-                    format!("`{}` is not a count", shortened(text)),
-                    format!("write a whole number from 1 to {}", u32::MAX),
-                )
-            })
+        text.parse().ok().filter(|count| *count > 0).map(Count).ok_or_else(|| {
+            Complaint::new(
+                format!("`{}` is not a count", shortened(text)),
+                format!("write a whole number from 1 to {}", u32::MAX),
+            )
+        })
     }
 }
 
@@ -242,10 +235,7 @@ impl Scalar for Origin {
             ));
         }
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(Complaint::new(
-                format!("`{}:` is not a scheme we speak", url.scheme()),
-                remedy,
-            ));
+            return Err(Complaint::new(format!("`{}:` is not a scheme we speak", url.scheme()), remedy));
         }
         if url.host_str().is_none_or(str::is_empty) {
             return Err(Complaint::new("the URL has no host", remedy));
@@ -254,10 +244,7 @@ impl Scalar for Origin {
             return Err(Complaint::new("port 0 cannot be connected to", remedy));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(Complaint::new(
-                "the URL has a path, a query or a fragment",
-                remedy,
-            ));
+            return Err(Complaint::new("the URL has a path, a query or a fragment", remedy));
         }
         Ok(Origin(url))
     }
@@ -293,10 +280,7 @@ impl Scalar for OnGone {
         match text {
             "keep" => Ok(OnGone::Keep),
             "follow" => Ok(OnGone::Follow),
-            _ => Err(Complaint::new(
-                format!("`{}` is not known", shortened(text)),
-                "write keep or follow",
-            )),
+            _ => Err(Complaint::new(format!("`{}` is not known", shortened(text)), "write keep or follow")),
         }
     }
 }
@@ -323,16 +307,12 @@ pub(super) fn origin_text(url: &Url) -> String {
 /// The host and, unless it is the scheme's own, the port.
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn filled(text: &str) -> Result<&str, Complaint> {
     match text.is_empty() {
-        true => Err(Complaint::new(
-            "the value is empty",
-            "give it a value, or remove the key",
-        )),
+        true => Err(Complaint::new("the value is empty", "give it a value, or remove the key")),
         false => Ok(text),
     }
 }
@@ -366,18 +346,13 @@ fn host_and_port(text: &str) -> Result<(), &'static str> {
         },
     };
     if let Some(port) = port {
-        let number = port
-            .parse::<u16>()
-            .ok()
-            .filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let number = port.parse::<u16>().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
         number.filter(|port| *port > 0).ok_or("the port is not one")?;
     }
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     match host.len() <= 253 && host.split('.').all(label) {
         true => Ok(()),

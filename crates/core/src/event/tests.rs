@@ -56,30 +56,18 @@ fn t_hc9_foreign_text_is_short() {
 #[test]
 fn t_ol6_labels_are_as_many_whatever_clients_ask() {
     let labels = |log: &RequestLog| log.labels().map(|(key, value)| format!("{key}={value}"));
-    let distinct: BTreeSet<_> = (0..10_000u16)
-        .map(|n| labels(&log(&format!("/v2/random-{n}/manifests/{n}"), 200 + n % 5)))
-        .collect();
+    let distinct: BTreeSet<_> =
+        (0..10_000u16).map(|n| labels(&log(&format!("/v2/random-{n}/manifests/{n}"), 200 + n % 5))).collect();
     assert_eq!(distinct.len(), 1);
-    assert_eq!(
-        Method::of(&http::Method::from_bytes(b"INVENTED").unwrap()).label(),
-        "other"
-    );
+    assert_eq!(Method::of(&http::Method::from_bytes(b"INVENTED").unwrap()).label(), "other");
 }
 
 #[test]
 fn labels_are_unique_and_plain() {
     let mut seen = BTreeSet::new();
-    for label in Route::ALL
-        .iter()
-        .map(|route| route.label())
-        .chain(Verdict::ALL.iter().map(|v| v.label()))
-    {
+    for label in Route::ALL.iter().map(|route| route.label()).chain(Verdict::ALL.iter().map(|v| v.label())) {
         assert!(seen.insert(label), "{label} twice");
-        assert!(
-            label
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        );
+        assert!(label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
     }
 }
 

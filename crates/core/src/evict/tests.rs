@@ -3,12 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn candidate(n: u8, size: u64, used: u64, busy: bool) -> Candidate {
-    Candidate {
-        digest: Digest::sha256(&[n]),
-        size,
-        used: Wall(used),
-        busy,
-    }
+    Candidate { digest: Digest::sha256(&[n]), size, used: Wall(used), busy }
 }
 
 #[test]
@@ -28,12 +23,7 @@ fn the_least_recently_used_go_first_and_busy_ones_stay() {
         candidate(1, 10, 300, false),
         candidate(4, 10, 400, false),
     ];
-    let sizes = |goal| {
-        plan(goal, listed)
-            .iter()
-            .map(|c| c.used.0)
-            .collect::<Vec<_>>()
-    };
+    let sizes = |goal| plan(goal, listed).iter().map(|c| c.used.0).collect::<Vec<_>>();
     assert_eq!(sizes(0), [0u64; 0]);
     assert_eq!(sizes(1), [200]);
     assert_eq!(sizes(11), [200, 300]);
@@ -47,10 +37,7 @@ fn an_object_outlives_its_last_use_by_blob_ttl() {
     assert!(!outlived(used, None, Wall(u64::MAX)));
     assert!(!outlived(used, Some(day), used.plus(day)));
     assert!(outlived(used, Some(day), Wall(used.plus(day).0 + 1)));
-    assert!(
-        !outlived(used, Some(day), Wall(0)),
-        "a clock set back removes nothing"
-    );
+    assert!(!outlived(used, Some(day), Wall(0)), "a clock set back removes nothing");
 }
 
 proptest! {

@@ -44,14 +44,12 @@ impl NegativeRecord {
                 Reason::ManifestUnknown,
                 "upstream has no such manifest, as it said a moment ago",
             ),
-            Absence::Blob => Failure::new(
-                Reason::BlobUnknown,
-                "upstream has no such blob, as it said a moment ago",
-            ),
-            Absence::Name => Failure::new(
-                Reason::NameUnknown,
-                "upstream has no such repository, as it said a moment ago",
-            ),
+            Absence::Blob => {
+                Failure::new(Reason::BlobUnknown, "upstream has no such blob, as it said a moment ago")
+            }
+            Absence::Name => {
+                Failure::new(Reason::NameUnknown, "upstream has no such repository, as it said a moment ago")
+            }
         })
     }
 }

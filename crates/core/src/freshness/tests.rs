@@ -14,11 +14,7 @@ fn record(credentialed: bool) -> TagRecord {
 }
 
 fn policy(on_gone: OnGone) -> TagPolicy {
-    TagPolicy {
-        ttl: HOUR,
-        max_stale: 7 * DAY,
-        on_gone,
-    }
+    TagPolicy { ttl: HOUR, max_stale: 7 * DAY, on_gone }
 }
 
 fn keep() -> TagPolicy {
@@ -51,9 +47,7 @@ fn a_tag_is_fresh_then_revalidated_then_gone() {
     let ms = Duration::from_millis(1);
     assert_eq!(verdict(Duration::ZERO), TagVerdict::Fresh { left: HOUR });
     assert_eq!(verdict(HOUR - ms), TagVerdict::Fresh { left: ms });
-    let revalidate = TagVerdict::Revalidate {
-        wait: Some(Duration::from_millis(500)),
-    };
+    let revalidate = TagVerdict::Revalidate { wait: Some(Duration::from_millis(500)) };
     assert_eq!(verdict(HOUR), revalidate);
     assert_eq!(verdict(HOUR + 7 * DAY), revalidate);
     assert_eq!(verdict(HOUR + 7 * DAY + ms), TagVerdict::Gone);
@@ -63,28 +57,13 @@ fn a_tag_is_fresh_then_revalidated_then_gone() {
 fn a_clock_that_was_set_back_makes_no_tag_fresh_for_ever() {
     let record = record(false);
     let earlier = Wall(START.0 - 3_600_000);
-    assert!(matches!(
-        tag_verdict(&record, &keep(), earlier, false),
-        TagVerdict::Revalidate { .. }
-    ));
+    assert!(matches!(tag_verdict(&record, &keep(), earlier, false), TagVerdict::Revalidate { .. }));
     let skewed = Wall(START.0 - 5_000);
-    assert!(matches!(
-        tag_verdict(&record, &keep(), skewed, false),
-        TagVerdict::Fresh { .. }
-    ));
-    let after = after_failure(
-        &record,
-        &keep(),
-        &failed(Reason::UpstreamTimeout),
-        START.plus(30 * DAY),
-    );
+    assert!(matches!(tag_verdict(&record, &keep(), skewed, false), TagVerdict::Fresh { .. }));
+    let after = after_failure(&record, &keep(), &failed(Reason::UpstreamTimeout), START.plus(30 * DAY));
     assert_eq!(after, AfterFailure::TooOld);
-    let troubled = stale(after_failure(
-        &record,
-        &keep(),
-        &failed(Reason::UpstreamTimeout),
-        START.plus(2 * HOUR),
-    ));
+    let troubled =
+        stale(after_failure(&record, &keep(), &failed(Reason::UpstreamTimeout), START.plus(2 * HOUR)));
     // `retry_at` now lies months ahead of the clock.
     let verdict = tag_verdict(&troubled, &keep(), Wall(START.0 - 90 * 86_400_000), false);
     assert!(matches!(verdict, TagVerdict::Revalidate { .. }));
@@ -96,12 +75,7 @@ fn a_low_budget_is_not_spent_on_what_is_held() {
     let record = record(false);
     let at = |after| tag_verdict(&record, &keep(), START.plus(after), true);
     assert!(matches!(at(Duration::ZERO), TagVerdict::Fresh { .. }));
-    assert_eq!(
-        at(2 * HOUR),
-        TagVerdict::Stale {
-            kind: Some(TroubleKind::Limited)
-        }
-    );
+    assert_eq!(at(2 * HOUR), TagVerdict::Stale { kind: Some(TroubleKind::Limited) });
     assert_eq!(at(8 * DAY), TagVerdict::Gone);
 }
 
@@ -112,28 +86,13 @@ fn t_uf2_after_every_failure() {
     for &reason in Reason::ALL {
         let refusal = reason.is_refusal();
         let public = after_failure(&record(false), &keep(), &failed(reason), now);
-        assert!(
-            matches!(public, AfterFailure::Stale { .. }),
-            "public, {reason:?}: {public:?}"
-        );
+        assert!(matches!(public, AfterFailure::Stale { .. }), "public, {reason:?}: {public:?}");
         let private = after_failure(&record(true), &keep(), &failed(reason), now);
-        assert_eq!(
-            matches!(private, AfterFailure::Deny { .. }),
-            refusal,
-            "private, {reason:?}"
-        );
+        assert_eq!(matches!(private, AfterFailure::Deny { .. }), refusal, "private, {reason:?}");
         let followed = after_failure(&record(false), &policy(OnGone::Follow), &failed(reason), now);
-        assert_eq!(
-            followed == AfterFailure::Follow,
-            reason.is_absence(),
-            "followed, {reason:?}"
-        );
+        assert_eq!(followed == AfterFailure::Follow, reason.is_absence(), "followed, {reason:?}");
         let late = after_failure(&record(false), &keep(), &failed(reason), now.plus(30 * DAY));
-        assert_eq!(
-            late == AfterFailure::TooOld,
-            !reason.is_absence(),
-            "late, {reason:?}"
-        );
+        assert_eq!(late == AfterFailure::TooOld, !reason.is_absence(), "late, {reason:?}");
     }
 }
 
@@ -143,38 +102,19 @@ fn a_dead_upstream_is_asked_less_and_less() {
     let mut now = START.plus(2 * HOUR);
     let mut pauses = Vec::new();
     for _ in 0..8 {
-        held = stale(after_failure(
-            &held,
-            &keep(),
-            &failed(Reason::UpstreamUnreachable),
-            now,
-        ));
+        held = stale(after_failure(&held, &keep(), &failed(Reason::UpstreamUnreachable), now));
         let retry_at = held.trouble.unwrap().retry_at;
         pauses.push(retry_at.since(now).as_secs());
         let just_before = Wall(retry_at.0 - 1);
         let kind = Some(TroubleKind::Failed);
-        assert_eq!(
-            tag_verdict(&held, &keep(), just_before, false),
-            TagVerdict::Stale { kind }
-        );
-        assert!(matches!(
-            tag_verdict(&held, &keep(), retry_at, false),
-            TagVerdict::Revalidate { .. }
-        ));
+        assert_eq!(tag_verdict(&held, &keep(), just_before, false), TagVerdict::Stale { kind });
+        assert!(matches!(tag_verdict(&held, &keep(), retry_at, false), TagVerdict::Revalidate { .. }));
         now = retry_at;
     }
     assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300, 300]);
     let well = held.confirmed(now);
-    assert_eq!(
-        tag_verdict(&well, &keep(), now, false),
-        TagVerdict::Fresh { left: HOUR }
-    );
-    let again = stale(after_failure(
-        &well,
-        &keep(),
-        &failed(Reason::UpstreamTls),
-        now.plus(HOUR),
-    ));
+    assert_eq!(tag_verdict(&well, &keep(), now, false), TagVerdict::Fresh { left: HOUR });
+    let again = stale(after_failure(&well, &keep(), &failed(Reason::UpstreamTls), now.plus(HOUR)));
     assert_eq!(again.trouble.unwrap().failures, 1);
 }
 
@@ -183,18 +123,13 @@ fn retry_after_is_honoured_within_reason() {
     let now = START.plus(2 * HOUR);
     let pause = |after: Duration| {
         let failure = failed(Reason::UpstreamRateLimited).retry_after(after);
-        let trouble = stale(after_failure(&record(false), &keep(), &failure, now))
-            .trouble
-            .unwrap();
+        let trouble = stale(after_failure(&record(false), &keep(), &failure, now)).trouble.unwrap();
         assert_eq!(trouble.kind, TroubleKind::Limited);
         trouble.retry_at.since(now)
     };
     assert_eq!(pause(Duration::from_secs(1)), MIN_BACKOFF);
     assert_eq!(pause(Duration::from_secs(900)), Duration::from_secs(900));
-    assert_eq!(
-        pause(Duration::from_secs(u64::MAX)),
-        Duration::from_secs(6 * 3600)
-    );
+    assert_eq!(pause(Duration::from_secs(u64::MAX)), Duration::from_secs(6 * 3600));
 }
 
 /// What rests on credentials and was refused is denied until upstream relents: neither a pause, nor a low budget, nor an
@@ -212,19 +147,12 @@ fn what_was_refused_stays_shut() {
         let later = tag_verdict(&held, &keep(), now.plus(HOUR), budget_low);
         assert_eq!(later, TagVerdict::Revalidate { wait: None });
     }
-    for reason in [
-        Reason::UpstreamTimeout,
-        Reason::UpstreamRateLimited,
-        Reason::Overloaded,
-    ] {
+    for reason in [Reason::UpstreamTimeout, Reason::UpstreamRateLimited, Reason::Overloaded] {
         let after = after_failure(&held, &keep(), &failed(reason), now.plus(HOUR));
         assert!(matches!(after, AfterFailure::Deny { .. }), "{reason:?}");
     }
     let relented = held.confirmed(now.plus(HOUR));
-    assert!(matches!(
-        tag_verdict(&relented, &keep(), now.plus(HOUR), false),
-        TagVerdict::Fresh { .. }
-    ));
+    assert!(matches!(tag_verdict(&relented, &keep(), now.plus(HOUR), false), TagVerdict::Fresh { .. }));
 }
 
 #[test]
@@ -232,30 +160,14 @@ fn a_kept_tag_outlives_max_stale_unless_the_owner_changes_their_mind() {
     let mut held = record(false);
     for days in [1, 30, 300] {
         let now = START.plus(days * DAY);
-        held = stale(after_failure(
-            &held,
-            &keep(),
-            &failed(Reason::ManifestUnknown),
-            now,
-        ));
+        held = stale(after_failure(&held, &keep(), &failed(Reason::ManifestUnknown), now));
         let kind = Some(TroubleKind::Gone);
-        assert_eq!(
-            tag_verdict(&held, &keep(), now, false),
-            TagVerdict::Stale { kind }
-        );
+        assert_eq!(tag_verdict(&held, &keep(), now, false), TagVerdict::Stale { kind });
     }
     let now = START.plus(301 * DAY);
     // An outage after that does not take it away either.
-    held = stale(after_failure(
-        &held,
-        &keep(),
-        &failed(Reason::UpstreamUnreachable),
-        now,
-    ));
-    assert_eq!(
-        tag_verdict(&held, &policy(OnGone::Follow), now, false),
-        TagVerdict::Gone
-    );
+    held = stale(after_failure(&held, &keep(), &failed(Reason::UpstreamUnreachable), now));
+    assert_eq!(tag_verdict(&held, &policy(OnGone::Follow), now, false), TagVerdict::Gone);
 }
 
 /// T-CP4: only "not found" is remembered, and for less than its time.
@@ -267,16 +179,9 @@ fn t_cp4_only_absence_is_remembered_and_not_for_long() {
         assert_eq!(record.is_some(), reason.is_absence(), "{reason:?}");
         let Some(record) = record else { continue };
         assert_eq!(record.stands(ttl, START).unwrap().reason, reason);
-        assert!(
-            record
-                .stands(ttl, START.plus(Duration::from_millis(9_999)))
-                .is_some()
-        );
+        assert!(record.stands(ttl, START.plus(Duration::from_millis(9_999))).is_some());
         assert!(record.stands(ttl, START.plus(ttl)).is_none());
-        assert!(
-            record.stands(ttl, Wall(START.0 - 1)).is_none(),
-            "a clock set back"
-        );
+        assert!(record.stands(ttl, Wall(START.0 - 1)).is_none(), "a clock set back");
         assert!(record.stands(Duration::ZERO, START).is_none());
     }
 }
@@ -289,10 +194,7 @@ fn the_first_rule_that_matches_decides() {
         tags: sample::patterns(tags),
         manifest_ttl: Duration::from_secs(seconds),
     };
-    cache.rules = vec![
-        rule(&["library/*"], &["latest", "nightly*"], 600),
-        rule(&["*"], &["latest"], 1200),
-    ];
+    cache.rules = vec![rule(&["library/*"], &["latest", "nightly*"], 600), rule(&["*"], &["latest"], 1200)];
     for (image, label, seconds) in [
         ("library/busybox", "latest", 600),
         ("library/busybox", "nightly-2026", 600),
@@ -332,12 +234,7 @@ fn signatures_are_believed_for_a_minute_at_most() {
 #[test]
 fn records_survive_the_store() {
     let now = START.plus(2 * HOUR);
-    let troubled = stale(after_failure(
-        &record(true),
-        &keep(),
-        &failed(Reason::UpstreamTimeout),
-        now,
-    ));
+    let troubled = stale(after_failure(&record(true), &keep(), &failed(Reason::UpstreamTimeout), now));
     for record in [record(false), troubled] {
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<TagRecord>(&text).unwrap(), record);

@@ -26,13 +26,7 @@ struct Model {
 impl Model {
     fn new(count: u32, per_ms: u64, burst: u32) -> Model {
         let (per, full) = (u128::from(per_ms), u128::from(burst) * u128::from(per_ms));
-        Model {
-            count: count.into(),
-            per,
-            level: full,
-            full,
-            last: 0,
-        }
+        Model { count: count.into(), per, level: full, full, last: 0 }
     }
 
     fn take(&mut self, now: u64) -> bool {
@@ -107,13 +101,10 @@ proptest! {
 fn t_rl1_burst_then_rate() {
     let gcra = Gcra::new(100, Duration::from_secs(60), 50);
     let mut buckets = Buckets::default();
-    let at_once = (0..200)
-        .filter(|_| allowed(buckets.charge(&gcra, v4(1), Mono(5), 1)))
-        .count();
+    let at_once = (0..200).filter(|_| allowed(buckets.charge(&gcra, v4(1), Mono(5), 1))).count();
     assert_eq!(at_once, 50);
-    let next_minute = (1..=60_000)
-        .filter(|ms| allowed(buckets.charge(&gcra, v4(1), Mono(5 + ms), 1)))
-        .count();
+    let next_minute =
+        (1..=60_000).filter(|ms| allowed(buckets.charge(&gcra, v4(1), Mono(5 + ms), 1))).count();
     assert_eq!(next_minute, 100);
 }
 
@@ -155,10 +146,7 @@ fn t_rl4_ipv4_counts_by_address_and_ipv6_by_64() {
     assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
     assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
     assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-    assert_eq!(
-        key("2001:db8:1:2::1").to_string(),
-        "pulls:2001:0db8:0001:0002::/64"
-    );
+    assert_eq!(key("2001:db8:1:2::1").to_string(), "pulls:2001:0db8:0001:0002::/64");
     assert_eq!(key("192.0.2.1").to_string(), "pulls:192.0.2.1");
 }
 
@@ -174,12 +162,7 @@ fn t_rl4_a_flood_of_addresses_neither_grows_memory_nor_frees_a_hot_key() {
         // A thousand strangers for each millisecond: faster than buckets refill.
         now = u64::try_from(n / 1000).unwrap();
         let stranger = Ipv6Addr::from((0x2001_0db8_u128 << 96) | (n << 64));
-        assert!(allowed(buckets.charge(
-            &gcra,
-            LimitKey::new(Bucket::Pulls, stranger.into()),
-            Mono(now),
-            1
-        )));
+        assert!(allowed(buckets.charge(&gcra, LimitKey::new(Bucket::Pulls, stranger.into()), Mono(now), 1)));
         if n % 100 == 0 && allowed(buckets.charge(&gcra, hot, Mono(now), 1)) {
             hot_allowed += 1;
         }
@@ -204,14 +187,7 @@ fn full_buckets_are_forgotten() {
 
 #[test]
 fn all_requests_have_ten_times_the_limit_of_pulls() {
-    let limit = RateLimit {
-        count: 100,
-        per: Duration::from_secs(60),
-        burst: 50,
-    };
+    let limit = RateLimit { count: 100, per: Duration::from_secs(60), burst: 50 };
     assert_eq!(Gcra::pulls(&limit), Gcra::new(100, Duration::from_secs(60), 50));
-    assert_eq!(
-        Gcra::requests(&limit),
-        Gcra::new(1000, Duration::from_secs(60), 500)
-    );
+    assert_eq!(Gcra::requests(&limit), Gcra::new(1000, Duration::from_secs(60), 500));
 }

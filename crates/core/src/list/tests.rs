@@ -9,10 +9,7 @@ const SUBJECT: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310
 fn reply(headers: &[(&'static str, &str)]) -> Reply {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        map.append(
-            HeaderName::from_static(name),
-            HeaderValue::from_str(value).unwrap(),
-        );
+        map.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
     }
     Reply {
         status: StatusCode::OK,
@@ -25,10 +22,7 @@ fn reply(headers: &[(&'static str, &str)]) -> Reply {
 }
 
 fn tags_ask(query: &str) -> ListAsk {
-    ListAsk::Tags {
-        page: Page::parse(query).unwrap(),
-        query: query.to_owned(),
-    }
+    ListAsk::Tags { page: Page::parse(query).unwrap(), query: query.to_owned() }
 }
 
 fn referrers_ask(artifact_type: Option<&str>) -> ListAsk {
@@ -50,10 +44,7 @@ fn artifacts_of(record: &ListRecord) -> (Vec<String>, bool) {
     match &record.list {
         List::Referrers { index, filtered } => {
             let manifest = Manifest::parse(index.as_bytes(), None).unwrap();
-            let types = manifest
-                .children
-                .into_iter()
-                .filter_map(|child| child.artifact_type);
+            let types = manifest.children.into_iter().filter_map(|child| child.artifact_type);
             (types.collect(), *filtered)
         }
         List::Tags(_) => panic!("{record:?}"),
@@ -96,19 +87,11 @@ fn upstreams_page_and_its_mark_are_taken_as_they_are() {
 #[test]
 fn a_list_longer_than_asked_for_is_cut() {
     let read = |query| {
-        ListRecord::read(
-            &tags_ask(query),
-            &reply(&[]),
-            br#"{"name":"app","tags":["c","a","b"]}"#,
-            NOW,
-        )
-        .unwrap()
+        ListRecord::read(&tags_ask(query), &reply(&[]), br#"{"name":"app","tags":["c","a","b"]}"#, NOW)
+            .unwrap()
     };
     let first = read("n=2");
-    assert_eq!(
-        (tags_of(&first), first.next.as_deref()),
-        (vec!["a", "b"], Some("n=2&last=b"))
-    );
+    assert_eq!((tags_of(&first), first.next.as_deref()), (vec!["a", "b"], Some("n=2&last=b")));
     let second = read("n=2&last=b");
     assert_eq!((tags_of(&second), &second.next), (vec!["c"], &None));
     let none = read("n=0");
@@ -171,24 +154,9 @@ fn a_list_is_believed_for_a_minute_and_kept_for_an_outage() {
     let last = after(60 + 7 * 86_400);
     let cases = [
         (Reason::UpstreamTimeout, false, last, Some(TroubleKind::Failed)),
-        (
-            Reason::UpstreamTimeout,
-            false,
-            last.plus(Duration::from_millis(1)),
-            None,
-        ),
-        (
-            Reason::UpstreamRateLimited,
-            true,
-            after(61),
-            Some(TroubleKind::Limited),
-        ),
-        (
-            Reason::UpstreamDenied,
-            false,
-            after(61),
-            Some(TroubleKind::Refused),
-        ),
+        (Reason::UpstreamTimeout, false, last.plus(Duration::from_millis(1)), None),
+        (Reason::UpstreamRateLimited, true, after(61), Some(TroubleKind::Limited)),
+        (Reason::UpstreamDenied, false, after(61), Some(TroubleKind::Refused)),
         (Reason::UpstreamDenied, true, after(61), None),
         (Reason::NameUnknown, false, after(61), None),
     ];

@@ -12,9 +12,7 @@ pub(crate) const TOKEN: &str = "s3cret-of-ci";
 /// Docker Hub (the default), ghcr, quay, k8s, and `private`, which has credentials and shows `open/*` to anyone.
 pub(crate) fn config() -> Config {
     let mut hub = source("dockerhub", "https://registry-1.docker.io");
-    hub.names = ["docker.io", "index.docker.io", "registry-1.docker.io"]
-        .map(str::to_owned)
-        .to_vec();
+    hub.names = ["docker.io", "index.docker.io", "registry-1.docker.io"].map(str::to_owned).to_vec();
     hub.hosts = vec!["docker.example.com".into()];
     hub.library = true;
     let mut ghcr = source("ghcr", "https://ghcr.io");
@@ -27,10 +25,8 @@ pub(crate) fn config() -> Config {
     k8s.images = patterns(&["kube-*", "coredns/*"]);
     let mut private = source("private", "https://private-registry.example.com");
     private.names = vec!["private-registry.example.com".into(), "myregistry.io:5000".into()];
-    private.auth = Some(Auth::Static {
-        username: "user".into(),
-        password: Secret::new("canary-upstream-password"),
-    });
+    private.auth =
+        Some(Auth::Static { username: "user".into(), password: Secret::new("canary-upstream-password") });
     private.public = patterns(&["open/*"]);
     Config {
         endpoint: "https://mirror.example.com".parse().unwrap(),
@@ -46,16 +42,8 @@ pub(crate) fn config() -> Config {
             max_stale: Duration::from_secs(7 * 86_400),
             rules: vec![],
         },
-        rate_limit: Some(RateLimit {
-            count: 100,
-            per: Duration::from_secs(60),
-            burst: 50,
-        }),
-        access: Access {
-            anonymous: true,
-            networks: vec![],
-            tokens: vec![],
-        },
+        rate_limit: Some(RateLimit { count: 100, per: Duration::from_secs(60), burst: 50 }),
+        access: Access { anonymous: true, networks: vec![], tokens: vec![] },
         trusted_proxies: vec![],
         sources: [hub, ghcr, quay, k8s, private].map(Arc::new).to_vec(),
         default_source: Some(0),
@@ -66,10 +54,7 @@ pub(crate) fn config() -> Config {
 pub(crate) fn config_with_token() -> Config {
     let mut config = config();
     let sha256 = Sha256::digest(TOKEN).into();
-    config.access.tokens = vec![ClientToken {
-        name: "ci".into(),
-        sha256,
-    }];
+    config.access.tokens = vec![ClientToken { name: "ci".into(), sha256 }];
     config
 }
 

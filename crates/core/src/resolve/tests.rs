@@ -23,139 +23,43 @@ fn every_spelling_finds_its_source() {
     let none = None;
     for (host, root, ns, name, expected) in [
         // Docker's registry-mirrors, and one-part names.
-        (
-            "",
-            none,
-            none,
-            "library/busybox",
-            is("dockerhub", "library/busybox"),
-        ),
+        ("", none, none, "library/busybox", is("dockerhub", "library/busybox")),
         ("", none, none, "busybox", is("dockerhub", "library/busybox")),
-        (
-            "",
-            none,
-            none,
-            "grafana/grafana",
-            is("dockerhub", "grafana/grafana"),
-        ),
+        ("", none, none, "grafana/grafana", is("dockerhub", "grafana/grafana")),
         // A registry's host in front.
-        (
-            "",
-            none,
-            none,
-            "docker.io/busybox",
-            is("dockerhub", "library/busybox"),
-        ),
-        (
-            "",
-            none,
-            none,
-            "index.docker.io/foo/bar",
-            is("dockerhub", "foo/bar"),
-        ),
+        ("", none, none, "docker.io/busybox", is("dockerhub", "library/busybox")),
+        ("", none, none, "index.docker.io/foo/bar", is("dockerhub", "foo/bar")),
         ("", none, none, "GHCR.io/foo/bar", is("ghcr", "foo/bar")),
         ("", none, none, "registry.k8s.io/pause", is("k8s", "pause")),
         ("", none, none, "myregistry.io:5000/app", is("private", "app")),
         // A source's name in front.
         ("", none, none, "ghcr/foo/bar", is("ghcr", "foo/bar")),
-        (
-            "",
-            none,
-            none,
-            "dockerhub/busybox",
-            is("dockerhub", "library/busybox"),
-        ),
+        ("", none, none, "dockerhub/busybox", is("dockerhub", "library/busybox")),
         // Before /v2.
         ("", Some("ghcr.io"), none, "foo/bar", is("ghcr", "foo/bar")),
-        (
-            "",
-            Some("dockerhub"),
-            none,
-            "busybox",
-            is("dockerhub", "library/busybox"),
-        ),
+        ("", Some("dockerhub"), none, "busybox", is("dockerhub", "library/busybox")),
         ("", Some("QUAY"), none, "quay/clair", is("quay", "quay/clair")),
         ("", Some("ghcr"), none, "ghcr.io/foo/bar", is("ghcr", "foo/bar")),
         // By Host name, with and without a port.
-        (
-            "docker.example.com",
-            none,
-            none,
-            "busybox",
-            is("dockerhub", "library/busybox"),
-        ),
-        (
-            "docker.example.com:8080",
-            none,
-            none,
-            "a/b",
-            is("dockerhub", "a/b"),
-        ),
+        ("docker.example.com", none, none, "busybox", is("dockerhub", "library/busybox")),
+        ("docker.example.com:8080", none, none, "a/b", is("dockerhub", "a/b")),
         ("ghcr.example.com:8443", none, none, "a/b", is("ghcr", "a/b")),
         ("ghcr.example.com", none, none, "a/b", is("dockerhub", "a/b")),
-        (
-            "docker.example.com",
-            none,
-            none,
-            "docker.io/busybox",
-            is("dockerhub", "library/busybox"),
-        ),
-        (
-            "docker.example.com",
-            none,
-            none,
-            "quay/app",
-            is("dockerhub", "quay/app"),
-        ),
+        ("docker.example.com", none, none, "docker.io/busybox", is("dockerhub", "library/busybox")),
+        ("docker.example.com", none, none, "quay/app", is("dockerhub", "quay/app")),
         // By `ns`, which overrides Host.
-        (
-            "",
-            none,
-            Some("docker.io"),
-            "library/busybox",
-            is("dockerhub", "library/busybox"),
-        ),
+        ("", none, Some("docker.io"), "library/busybox", is("dockerhub", "library/busybox")),
         ("", none, Some("Ghcr.IO"), "foo/bar", is("ghcr", "foo/bar")),
-        (
-            "docker.example.com",
-            none,
-            Some("quay.io"),
-            "a/b",
-            is("quay", "a/b"),
-        ),
+        ("docker.example.com", none, Some("quay.io"), "a/b", is("quay", "a/b")),
         ("", none, Some("myregistry.io:5000"), "a", is("private", "a")),
         ("", Some("ghcr"), Some("ghcr.io"), "a/b", is("ghcr", "a/b")),
         // `ns`, and the registry in front as well.
-        (
-            "",
-            none,
-            Some("ghcr.io"),
-            "ghcr.io/foo/bar",
-            is("ghcr", "foo/bar"),
-        ),
-        (
-            "",
-            none,
-            Some("docker.io"),
-            "dockerhub/library/busybox",
-            is("dockerhub", "library/busybox"),
-        ),
-        (
-            "",
-            none,
-            Some("quay.io"),
-            "quay/quay/clair",
-            is("quay", "quay/clair"),
-        ),
+        ("", none, Some("ghcr.io"), "ghcr.io/foo/bar", is("ghcr", "foo/bar")),
+        ("", none, Some("docker.io"), "dockerhub/library/busybox", is("dockerhub", "library/busybox")),
+        ("", none, Some("quay.io"), "quay/quay/clair", is("quay", "quay/clair")),
         // `ns`, and a repository whose first part is also a source's name.
         ("", none, Some("quay.io"), "quay/clair", is("quay", "quay/clair")),
-        (
-            "",
-            none,
-            Some("docker.io"),
-            "ghcr/app/x",
-            is("dockerhub", "ghcr/app/x"),
-        ),
+        ("", none, Some("docker.io"), "ghcr/app/x", is("dockerhub", "ghcr/app/x")),
         // A dotted first part is a repository's once the source is known.
         ("", none, Some("ghcr.io"), "my.org/app", is("ghcr", "my.org/app")),
         // Patterns, in file order, before the default.
@@ -170,29 +74,13 @@ fn every_spelling_finds_its_source() {
         ("", Some("ghcr.io/x"), none, "a/b", Err(Reason::NameUnknown)),
         ("", Some("quay"), Some("ghcr.io"), "a/b", Err(Reason::NameUnknown)),
         ("", none, Some("ghcr.io"), "quay.io/a/b", Err(Reason::NameUnknown)),
-        (
-            "docker.example.com",
-            Some("ghcr"),
-            none,
-            "a/b",
-            Err(Reason::NameUnknown),
-        ),
-        (
-            "docker.example.com",
-            none,
-            none,
-            "ghcr.io/a/b",
-            Err(Reason::NameUnknown),
-        ),
+        ("docker.example.com", Some("ghcr"), none, "a/b", Err(Reason::NameUnknown)),
+        ("docker.example.com", none, none, "ghcr.io/a/b", Err(Reason::NameUnknown)),
         ("", none, none, "Library/busybox", Err(Reason::NameInvalid)),
         ("", none, none, "ghcr.io/Foo/bar", Err(Reason::NameInvalid)),
         ("", none, none, "localhost:5000", Err(Reason::NameInvalid)),
     ] {
-        assert_eq!(
-            ask(host, root, ns, name),
-            expected,
-            "{host} {root:?} {ns:?} {name}"
-        );
+        assert_eq!(ask(host, root, ns, name), expected, "{host} {root:?} {ns:?} {name}");
     }
 }
 
@@ -223,11 +111,7 @@ fn t_ss3_an_ns_that_is_not_configured_is_unknown() {
         "\r\nghcr.io",
     ] {
         assert_eq!(ask("", None, Some(ns), "a/b"), Err(Reason::NameUnknown), "{ns:?}");
-        assert_eq!(
-            ask("docker.example.com", None, Some(ns), "a/b"),
-            Err(Reason::NameUnknown),
-            "{ns:?}"
-        );
+        assert_eq!(ask("docker.example.com", None, Some(ns), "a/b"), Err(Reason::NameUnknown), "{ns:?}");
         assert!(named(&sample::config(), "", None, Some(ns)).is_err());
     }
 }
@@ -244,14 +128,9 @@ fn t_ss3_the_namespace_is_known_only_when_it_was_used() {
 
 #[test]
 fn t_op1_a_foreign_host_selects_nothing() {
-    for host in [
-        "ghcr.io",
-        "registry-1.docker.io",
-        "evil.com",
-        "ghcr",
-        "docker.example.com.",
-        "xdocker.example.com",
-    ] {
+    for host in
+        ["ghcr.io", "registry-1.docker.io", "evil.com", "ghcr", "docker.example.com.", "xdocker.example.com"]
+    {
         assert_eq!(ask(host, None, None, "a/b"), is("dockerhub", "a/b"), "{host}");
     }
 }
@@ -267,18 +146,8 @@ fn a_name_without_a_registry_needs_a_default() {
 #[test]
 fn what_the_client_wrote_is_kept() {
     let config = sample::config();
-    let plain = resolve(
-        &config,
-        "",
-        None,
-        None,
-        &RawName::parse("docker.io/busybox").unwrap(),
-    )
-    .unwrap();
-    assert_eq!(
-        (plain.shown.as_str(), plain.path().as_str()),
-        ("docker.io/busybox", "/v2/docker.io/busybox")
-    );
+    let plain = resolve(&config, "", None, None, &RawName::parse("docker.io/busybox").unwrap()).unwrap();
+    assert_eq!((plain.shown.as_str(), plain.path().as_str()), ("docker.io/busybox", "/v2/docker.io/busybox"));
     let rooted = resolve(&config, "", Some("ghcr"), None, &RawName::parse("a/b").unwrap()).unwrap();
     assert_eq!(rooted.path(), "/ghcr/v2/a/b");
 }
@@ -313,16 +182,7 @@ fn t_cp1_no_request_crosses_into_another_source_or_repository() {
         source.names = vec![registry.to_owned()];
         config.sources.push(Arc::new(source));
     }
-    let repositories = [
-        "app",
-        "app/x",
-        "appx",
-        "app-x/y",
-        "library/app",
-        "x/app",
-        "tag/x",
-        "a/b/c",
-    ];
+    let repositories = ["app", "app/x", "appx", "app-x/y", "library/app", "x/app", "tag/x", "a/b/c"];
     let tags = ["latest", "x", "1.0", "app"];
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut meanings: HashMap<String, (String, String, String)> = HashMap::new();
@@ -342,11 +202,7 @@ fn t_cp1_no_request_crosses_into_another_source_or_repository() {
         };
         let name = RawName::parse(&name).unwrap();
         // A Host name that would select another source must not matter beside `ns`.
-        let host = if ns.is_some() {
-            "docker.example.com"
-        } else {
-            "mirror.example.com"
-        };
+        let host = if ns.is_some() { "docker.example.com" } else { "mirror.example.com" };
         let resolved = resolve(&config, host, root.as_deref(), ns.as_deref(), &name).unwrap();
         let filled = if source.library && !repository.contains('/') {
             format!("library/{repository}")
@@ -356,14 +212,9 @@ fn t_cp1_no_request_crosses_into_another_source_or_repository() {
         assert!(Arc::ptr_eq(&resolved.source, &source), "{root:?} {ns:?} {name}");
         assert_eq!(resolved.repository.as_str(), filled);
         let meaning = (source.name.to_string(), filled, tag.to_string());
-        let before = meanings.insert(
-            record_key(&resolved.source, &resolved.repository, "tag", tag.as_str()),
-            meaning.clone(),
-        );
-        assert!(
-            before.is_none_or(|before| before == meaning),
-            "one key, two meanings"
-        );
+        let before = meanings
+            .insert(record_key(&resolved.source, &resolved.repository, "tag", tag.as_str()), meaning.clone());
+        assert!(before.is_none_or(|before| before == meaning), "one key, two meanings");
     }
     // Eight sources; `app` and `library/app` are one repository at Docker Hub.
     assert_eq!(meanings.len(), (8 * 8 - 1) * 4);

@@ -30,10 +30,7 @@ pub(super) fn choose(
     registry: &Url,
     headers: &HeaderMap,
 ) -> Result<Scheme, Unmet> {
-    let values = headers
-        .get_all(header::WWW_AUTHENTICATE)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenges = challenge::parse(values);
     let mut unmet = Unmet::Nothing;
     for bearer in challenges.iter().filter(|challenge| challenge.scheme == "bearer") {
@@ -53,16 +50,11 @@ pub(super) fn choose(
 }
 
 fn scheme(source: &Source, standing: Standing, registry: &Url, bearer: &Challenge) -> Result<Scheme, Unmet> {
-    let text = bearer
-        .param("realm")
-        .ok_or(Unmet::Realm("the challenge names no realm", None))?;
+    let text = bearer.param("realm").ok_or(Unmet::Realm("the challenge names no realm", None))?;
     let realm = realm(source, standing, registry, text)?;
     let service = bearer.param("service").unwrap_or_default().to_owned();
     if service.len() > MAX_SERVICE {
-        return Err(Unmet::Realm(
-            "the challenge names a service that is too long",
-            None,
-        ));
+        return Err(Unmet::Realm("the challenge names a service that is too long", None));
     }
     Ok(Scheme::Bearer { realm, service })
 }
@@ -98,9 +90,8 @@ fn realm(source: &Source, standing: Standing, registry: &Url, text: &str) -> Res
     match standing {
         _ if !public => refuse("the realm is not on a public host"),
         Standing::Anonymous => Ok(realm),
-        Standing::Credentialed => Err(Unmet::Realm(
-            "the realm is not among the source's `token_hosts`",
-            Some(host.to_string()),
-        )),
+        Standing::Credentialed => {
+            Err(Unmet::Realm("the realm is not among the source's `token_hosts`", Some(host.to_string())))
+        }
     }
 }

@@ -40,11 +40,7 @@ pub(super) fn read(expected: Expected, parts: &Parts) -> Result<Found, &'static 
             if expected.document && length == Some(0) {
                 return Err("an empty body where a document was expected");
             }
-            Ok(Found {
-                offset: 0,
-                length: length.filter(|_| !expected.head),
-                size: length,
-            })
+            Ok(Found { offset: 0, length: length.filter(|_| !expected.head), size: length })
         }
         (StatusCode::PARTIAL_CONTENT, Some(range)) => part(range, headers, &kind, length),
         (StatusCode::PARTIAL_CONTENT, None) => Err("206, though no part was asked for"),
@@ -86,11 +82,7 @@ fn part(
     if length.is_some_and(|length| length != covers) {
         return Err("a Content-Length that contradicts Content-Range");
     }
-    Ok(Found {
-        offset: range.start,
-        length: Some(covers),
-        size: range.size,
-    })
+    Ok(Found { offset: range.start, length: Some(covers), size: range.size })
 }
 
 /// Whether this is a page for people: HTML, and without a registry's word on which object it is.
@@ -103,15 +95,8 @@ fn is_html(kind: &str) -> bool {
 }
 
 fn content_type(headers: &HeaderMap) -> String {
-    let text = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    text.split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Repeated values must agree (RFC 9110 §8.6).
@@ -120,11 +105,8 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     for value in headers.get_all(header::CONTENT_LENGTH) {
         let text = value.to_str().unwrap_or_default().trim();
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let length: u64 = text
-            .parse()
-            .ok()
-            .filter(|_| digits)
-            .ok_or("a Content-Length that is not a number")?;
+        let length: u64 =
+            text.parse().ok().filter(|_| digits).ok_or("a Content-Length that is not a number")?;
         if found.is_some_and(|other| other != length) {
             return Err("two Content-Lengths that disagree");
         }
@@ -135,14 +117,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
 
 /// The size that a 416 tells: `bytes */<size>`.
 pub(super) fn unsatisfied_size(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_RANGE)?
-        .to_str()
-        .ok()?
-        .trim()
-        .strip_prefix("bytes */")?
-        .parse()
-        .ok()
+    headers.get(header::CONTENT_RANGE)?.to_str().ok()?.trim().strip_prefix("bytes */")?.parse().ok()
 }
 
 /// A validator that `If-Range` may carry (RFC 9110 §13.1.5).

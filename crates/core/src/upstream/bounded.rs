@@ -11,11 +11,7 @@ pub(super) struct Bounded<K, V> {
 
 impl<K: Ord + Clone, V> Bounded<K, V> {
     pub(super) fn new(capacity: usize) -> Self {
-        Bounded {
-            entries: BTreeMap::new(),
-            capacity,
-            clock: 0,
-        }
+        Bounded { entries: BTreeMap::new(), capacity, clock: 0 }
     }
 
     /// Looks without counting as a use.
@@ -71,11 +67,8 @@ impl<K: Ord + Clone, V> Bounded<K, V> {
 
     fn make_room(&mut self) {
         while self.is_full() {
-            let Some(oldest) = self
-                .entries
-                .iter()
-                .min_by_key(|(_, (used, _))| *used)
-                .map(|(key, _)| key.clone())
+            let Some(oldest) =
+                self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone())
             else {
                 return;
             };

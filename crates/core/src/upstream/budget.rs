@@ -42,13 +42,7 @@ impl Budget {
         let remaining = quota(headers, "ratelimit-remaining")?;
         let limit = quota(headers, "ratelimit-limit").map(|limit| limit.count);
         let window = remaining.window.unwrap_or(UNSAID).min(backoff::LONGEST);
-        Some(Budget {
-            limit,
-            remaining: remaining.count,
-            until: now.plus(window),
-            sent: 0,
-            told: 0,
-        })
+        Some(Budget { limit, remaining: remaining.count, until: now.plus(window), sent: 0, told: 0 })
     }
 
     /// The registry has refused a pull.
@@ -69,11 +63,7 @@ impl Budget {
             self.remaining = self.remaining.saturating_sub(1);
             self.sent += 1;
         }
-        Departure {
-            sent: self.sent,
-            alone,
-            charged: pull,
-        }
+        Departure { sent: self.sent, alone, charged: pull }
     }
 
     /// The registry has answered, and told what is left. While several requests are under way it may not yet have counted
@@ -81,11 +71,7 @@ impl Budget {
     pub(super) fn learn(&mut self, told: Budget, departure: Departure) {
         let exact = departure.alone && departure.sent == self.sent;
         *self = Budget {
-            remaining: if exact {
-                told.remaining
-            } else {
-                told.remaining.min(self.remaining)
-            },
+            remaining: if exact { told.remaining } else { told.remaining.min(self.remaining) },
             sent: self.sent,
             told: self.sent,
             ..told
@@ -124,13 +110,7 @@ mod tests {
     use super::*;
 
     fn told(remaining: u64) -> Budget {
-        Budget {
-            limit: None,
-            remaining,
-            until: Mono(1_000_000),
-            sent: 0,
-            told: 0,
-        }
+        Budget { limit: None, remaining, until: Mono(1_000_000), sent: 0, told: 0 }
     }
 
     /// T-RL7: whichever of two answers comes first, and whichever pull the registry counted first, none is left.

@@ -87,11 +87,7 @@ struct Hop {
 enum Presented {
     Nothing,
     Basic,
-    Bearer {
-        key: TokenKey,
-        value: Secret,
-        fresh: bool,
-    },
+    Bearer { key: TokenKey, value: Secret, fresh: bool },
 }
 
 /// The bytes that are wanted, and how their transfer goes.
@@ -142,18 +138,8 @@ impl Exchange {
             challenges: 0,
             departure: Departure::default(),
         };
-        let body = Body {
-            from,
-            mark: from,
-            ..Body::default()
-        };
-        Exchange {
-            ask,
-            phase: Phase::Fresh,
-            trouble: Trouble::default(),
-            hop,
-            body,
-        }
+        let body = Body { from, mark: from, ..Body::default() };
+        Exchange { ask, phase: Phase::Fresh, trouble: Trouble::default(), hop, body }
     }
 
     pub fn ask(&self) -> &Ask {
@@ -168,11 +154,7 @@ impl Exchange {
         match (std::mem::replace(&mut self.phase, Phase::Over), input) {
             (Phase::Fresh, Input::Start) | (Phase::Waiting, Input::Waited) => self.approach(env),
             (Phase::Token(key), Input::Token(Ok(token))) => {
-                self.hop.presented = Presented::Bearer {
-                    key,
-                    value: token.value,
-                    fresh: true,
-                };
+                self.hop.presented = Presented::Bearer { key, value: token.value, fresh: true };
                 self.send(env)
             }
             (Phase::Token(_), Input::Token(Err(failure))) => self.no_token(env, failure),
@@ -213,11 +195,7 @@ impl Exchange {
             return Step::Done(Err(self.scene().fault(fault, !self.hop.left)));
         }
         body.resumes += 1;
-        let start = if body.whole {
-            0
-        } else {
-            self.ask.range.map_or(0, |(first, _)| first)
-        };
+        let start = if body.whole { 0 } else { self.ask.range.map_or(0, |(first, _)| first) };
         body.from = received.max(start);
         body.resumed = true;
         self.trouble = Trouble::default();

@@ -30,48 +30,30 @@ impl Scene<'_> {
 
     /// `own`: the request went to the registry itself, and not to where it redirects.
     pub(super) fn fault(&self, fault: Fault, own: bool) -> Failure {
-        let who = if own {
-            self.who.clone()
-        } else {
-            format!("the host that {} redirects to", self.who)
-        };
+        let who = if own { self.who.clone() } else { format!("the host that {} redirects to", self.who) };
         let (reason, sentence) = match fault {
-            Fault::Connect => (
-                Reason::UpstreamUnreachable,
-                format!("{who} cannot be reached; try again later"),
-            ),
-            Fault::Reset => (
-                Reason::UpstreamUnreachable,
-                format!("{who} closed the connection; try again later"),
-            ),
-            Fault::Dns => (
-                Reason::UpstreamNameUnresolved,
-                format!("the name of {who} cannot be resolved"),
-            ),
+            Fault::Connect => {
+                (Reason::UpstreamUnreachable, format!("{who} cannot be reached; try again later"))
+            }
+            Fault::Reset => {
+                (Reason::UpstreamUnreachable, format!("{who} closed the connection; try again later"))
+            }
+            Fault::Dns => (Reason::UpstreamNameUnresolved, format!("the name of {who} cannot be resolved")),
             Fault::PrivateAddress if own => (
                 Reason::UpstreamUnreachable,
                 format!("{who} has no public address; the operator can set `allow_private` for this source"),
             ),
-            Fault::PrivateAddress => (
-                Reason::UpstreamRedirectRefused,
-                format!("{who} has no public address, and is not asked"),
-            ),
-            Fault::Tls => (
-                Reason::UpstreamTls,
-                format!("{who} does not prove its identity by TLS"),
-            ),
-            Fault::Timeout => (
-                Reason::UpstreamTimeout,
-                format!("{who} did not answer in time; try again later"),
-            ),
-            Fault::Stalled => (
-                Reason::UpstreamTimeout,
-                format!("{who} stopped sending; try again later"),
-            ),
-            Fault::BadFraming => (
-                Reason::UpstreamBadAnswer,
-                format!("{who} sent what is not an HTTP answer"),
-            ),
+            Fault::PrivateAddress => {
+                (Reason::UpstreamRedirectRefused, format!("{who} has no public address, and is not asked"))
+            }
+            Fault::Tls => (Reason::UpstreamTls, format!("{who} does not prove its identity by TLS")),
+            Fault::Timeout => {
+                (Reason::UpstreamTimeout, format!("{who} did not answer in time; try again later"))
+            }
+            Fault::Stalled => (Reason::UpstreamTimeout, format!("{who} stopped sending; try again later")),
+            Fault::BadFraming => {
+                (Reason::UpstreamBadAnswer, format!("{who} sent what is not an HTTP answer"))
+            }
         };
         let mut failure = self.fail(reason, sentence);
         failure.internal = failure.internal.map(|text| format!("{text} ({})", fault.label()));
@@ -83,10 +65,7 @@ impl Scene<'_> {
             408 | 504 => Reason::UpstreamTimeout,
             _ => Reason::UpstreamServerError,
         };
-        self.fail(
-            reason,
-            format!("{} answered {}; try again later", self.who, status.as_u16()),
-        )
+        self.fail(reason, format!("{} answered {}; try again later", self.who, status.as_u16()))
     }
 
     pub(super) fn refused(&self, refused: Refused) -> Failure {

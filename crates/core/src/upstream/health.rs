@@ -68,13 +68,7 @@ struct Hold {
 
 impl Health {
     pub(super) fn new(now: Mono) -> Health {
-        Health {
-            faults: 0,
-            open: None,
-            hold: None,
-            retries: MOST_RETRIES,
-            filled: now,
-        }
+        Health { faults: 0, open: None, hold: None, retries: MOST_RETRIES, filled: now }
     }
 
     pub(super) fn breaker(&self, now: Mono) -> Breaker {
@@ -129,11 +123,7 @@ impl Health {
                 open.probe = None;
             }
             None if self.faults >= FAULTS => {
-                self.open = Some(Open {
-                    until: now.plus(FIRST_PAUSE),
-                    pause: FIRST_PAUSE,
-                    probe: None,
-                });
+                self.open = Some(Open { until: now.plus(FIRST_PAUSE), pause: FIRST_PAUSE, probe: None });
             }
             None => {}
         }
@@ -146,13 +136,8 @@ impl Health {
             Some(hold) if now < hold.until.plus(hold.pause) => (hold.pause * 2).min(LONGEST_HOLD),
             _ => FIRST_HOLD,
         };
-        let wait = retry_after
-            .unwrap_or(pause)
-            .clamp(Duration::from_secs(1), backoff::LONGEST);
-        self.hold = Some(Hold {
-            until: now.plus(wait),
-            pause,
-        });
+        let wait = retry_after.unwrap_or(pause).clamp(Duration::from_secs(1), backoff::LONGEST);
+        self.hold = Some(Hold { until: now.plus(wait), pause });
         wait
     }
 
@@ -170,10 +155,8 @@ impl Health {
         let seconds = now.since(self.filled).as_secs();
         if seconds > 0 {
             self.filled = self.filled.plus(Duration::from_secs(seconds));
-            self.retries = self
-                .retries
-                .saturating_add(seconds.saturating_mul(EARNED_PER_SECOND))
-                .min(MOST_RETRIES);
+            self.retries =
+                self.retries.saturating_add(seconds.saturating_mul(EARNED_PER_SECOND)).min(MOST_RETRIES);
         }
     }
 }

@@ -45,10 +45,7 @@ pub(super) fn is_registry(source: &Source, url: &Url) -> bool {
 pub(super) fn is_declared(source: &Source, url: &Url) -> bool {
     is_registry(source, url)
         || declared(&source.token_hosts, url)
-        || source
-            .blob_hosts
-            .as_deref()
-            .is_some_and(|hosts| declared(hosts, url))
+        || source.blob_hosts.as_deref().is_some_and(|hosts| declared(hosts, url))
 }
 
 /// Whether the URL spells out an address where this source must not go. Names are judged when they are resolved.

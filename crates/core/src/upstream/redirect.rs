@@ -24,10 +24,7 @@ pub(super) struct Refusal {
 /// fine; others must be declared in `blob_hosts` where that is set, and public where it is not.
 pub(super) fn target(source: &Source, from: &Url, headers: &HeaderMap) -> Result<Url, Refusal> {
     let to = read(from, headers).map_err(|why| Refusal { why, to: None })?;
-    judge(source, &to).map_err(|why| Refusal {
-        why,
-        to: Some(origin::redacted(&to)),
-    })?;
+    judge(source, &to).map_err(|why| Refusal { why, to: Some(origin::redacted(&to)) })?;
     Ok(to)
 }
 
@@ -36,15 +33,11 @@ fn read(from: &Url, headers: &HeaderMap) -> Result<Url, &'static str> {
     let (Some(location), None) = (locations.next(), locations.next()) else {
         return Err("a redirect without a single Location");
     };
-    let text = location
-        .to_str()
-        .map_err(|_| "a redirect whose Location is not text")?;
+    let text = location.to_str().map_err(|_| "a redirect whose Location is not text")?;
     if text.len() > MAX_LOCATION {
         return Err("a redirect whose Location is too long");
     }
-    let mut to = from
-        .join(text)
-        .map_err(|_| "a redirect whose Location is not a URL")?;
+    let mut to = from.join(text).map_err(|_| "a redirect whose Location is not a URL")?;
     to.set_fragment(None);
     Ok(to)
 }
@@ -72,9 +65,5 @@ fn judge(source: &Source, to: &Url) -> Result<(), &'static str> {
         };
     }
     let open = source.allow_private || (net::may_be_public(&host) && to.port().is_none_or(net::is_web_port));
-    if open {
-        Ok(())
-    } else {
-        Err("a redirect to an address or port that is not public")
-    }
+    if open { Ok(()) } else { Err("a redirect to an address or port that is not public") }
 }

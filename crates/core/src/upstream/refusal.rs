@@ -30,6 +30,5 @@ pub(super) fn is_pull_limit(headers: &HeaderMap, body: &[u8]) -> bool {
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len())
-        .any(|window| window.eq_ignore_ascii_case(word))
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }

@@ -64,14 +64,8 @@ impl UpstreamState {
 
     /// Whether a tenth or less of the pulls that the registry grants is left: send nothing that no client waits for.
     pub fn budget_low(&self, source: &Source, now: Now) -> bool {
-        let standing = if source.auth.is_some() {
-            Standing::Credentialed
-        } else {
-            Standing::Anonymous
-        };
-        self.budgets
-            .peek(&(source.name.clone(), standing))
-            .is_some_and(|budget| budget.is_low(now.mono))
+        let standing = if source.auth.is_some() { Standing::Credentialed } else { Standing::Anonymous };
+        self.budgets.peek(&(source.name.clone(), standing)).is_some_and(|budget| budget.is_low(now.mono))
     }
 
     /// Every origin spoken to lately, in order of name.
@@ -85,10 +79,7 @@ impl UpstreamState {
 
     /// A token that lasts, if there is one.
     pub(super) fn token(&mut self, key: &TokenKey, now: Mono) -> Option<Token> {
-        self.tokens
-            .get_mut(key)
-            .filter(|token| now < token.expires)
-            .cloned()
+        self.tokens.get_mut(key).filter(|token| now < token.expires).cloned()
     }
 
     pub(super) fn keep_token(&mut self, key: TokenKey, token: Token, now: Mono) {
@@ -118,9 +109,7 @@ impl UpstreamState {
     }
 
     pub(super) fn check(&self, origin: &Origin, now: Mono) -> Result<(), Refused> {
-        self.origins
-            .peek(origin)
-            .map_or(Ok(()), |health| health.check(now))
+        self.origins.peek(origin).map_or(Ok(()), |health| health.check(now))
     }
 
     pub(super) fn origin(&mut self, origin: &Origin, now: Mono) -> &mut Health {
@@ -134,9 +123,7 @@ impl UpstreamState {
     }
 
     pub(super) fn exhausted(&self, source: &Source, standing: Standing, now: Mono) -> Option<Duration> {
-        self.budgets
-            .peek(&(source.name.clone(), standing))?
-            .exhausted(now)
+        self.budgets.peek(&(source.name.clone(), standing))?.exhausted(now)
     }
 
     /// A request to the registry is about to be sent; `pull`: it costs one of the pulls that are left.
@@ -183,11 +170,6 @@ impl UpstreamState {
 
     #[cfg(test)]
     pub(super) fn sizes(&self) -> [usize; 4] {
-        [
-            self.tokens.len(),
-            self.origins.len(),
-            self.schemes.len(),
-            self.budgets.len(),
-        ]
+        [self.tokens.len(), self.origins.len(), self.schemes.len(), self.budgets.len()]
     }
 }

@@ -36,10 +36,7 @@ enum Said {
 fn http(status: u16, headers: &[(&'static str, &str)]) -> Said {
     Said::Http(
         status,
-        headers
-            .iter()
-            .map(|(name, value)| (*name, (*value).to_owned()))
-            .collect(),
+        headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
         String::new(),
     )
 }
@@ -66,19 +63,8 @@ struct World<F> {
 
 impl<F: FnMut(&Outbound) -> Said> World<F> {
     fn new(script: F) -> Self {
-        let now = Now {
-            wall: Wall(1_800_000_000_000),
-            mono: Mono(1_000_000),
-        };
-        World {
-            script,
-            state: UpstreamState::new(),
-            now,
-            sent: vec![],
-            waits: vec![],
-            seed: 1,
-            steps: 0,
-        }
+        let now = Now { wall: Wall(1_800_000_000_000), mono: Mono(1_000_000) };
+        World { script, state: UpstreamState::new(), now, sent: vec![], waits: vec![], seed: 1, steps: 0 }
     }
 
     fn ask(&mut self, ask: Ask) -> Result<Reply, Failure> {
@@ -141,9 +127,7 @@ impl<F: FnMut(&Outbound) -> Said> World<F> {
                 *response.status_mut() = status.try_into().unwrap();
                 for (name, value) in headers {
                     let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
-                    response
-                        .headers_mut()
-                        .append(HeaderName::from_static(name), value);
+                    response.headers_mut().append(HeaderName::from_static(name), value);
                 }
                 Input::Head(response.into_parts().0)
             }
@@ -157,26 +141,17 @@ impl<F: FnMut(&Outbound) -> Said> World<F> {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = Now {
-            wall: self.now.wall.plus(time),
-            mono: self.now.mono.plus(time),
-        };
+        self.now = Now { wall: self.now.wall.plus(time), mono: self.now.mono.plus(time) };
     }
 
     fn random(&mut self) -> u64 {
-        self.seed = self
-            .seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.seed >> 16
     }
 
     /// `GET https://host/path?query` of everything sent.
     fn lines(&self) -> Vec<String> {
-        self.sent
-            .iter()
-            .map(|request| format!("{} {}", request.method, request.url))
-            .collect()
+        self.sent.iter().map(|request| format!("{} {}", request.method, request.url)).collect()
     }
 
     fn tokens_asked(&self) -> usize {
@@ -207,13 +182,8 @@ fn is_token(request: &Outbound) -> bool {
 }
 
 fn is_clean(request: &Outbound) -> bool {
-    let plain = [
-        header::USER_AGENT,
-        header::ACCEPT,
-        header::ACCEPT_ENCODING,
-        header::RANGE,
-        header::IF_RANGE,
-    ];
+    let plain =
+        [header::USER_AGENT, header::ACCEPT, header::ACCEPT_ENCODING, header::RANGE, header::IF_RANGE];
     request.headers.keys().all(|name| plain.contains(name))
         && request.url.username().is_empty()
         && request.url.password().is_none()
@@ -221,10 +191,7 @@ fn is_clean(request: &Outbound) -> bool {
 }
 
 fn authorization(headers: &HeaderMap) -> &str {
-    headers
-        .get(header::AUTHORIZATION)
-        .map(|value| value.to_str().unwrap())
-        .unwrap_or_default()
+    headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap()).unwrap_or_default()
 }
 
 /// Docker Hub without credentials.
@@ -255,13 +222,7 @@ fn hub() -> Source {
 
 /// Docker Hub with an account.
 fn account() -> Source {
-    Source {
-        auth: Some(Auth::Static {
-            username: "robot".into(),
-            password: Secret::new(PASSWORD),
-        }),
-        ..hub()
-    }
+    Source { auth: Some(Auth::Static { username: "robot".into(), password: Secret::new(PASSWORD) }), ..hub() }
 }
 
 fn url(text: &str) -> Url {
@@ -271,10 +232,9 @@ fn url(text: &str) -> Url {
 /// The request that a source's own credentials stand behind.
 fn ask(source: Source, method: Verb, what: What) -> Ask {
     let identity = match &source.auth {
-        Some(Auth::Static { username, password }) => Identity::Basic {
-            username: username.clone(),
-            password: password.clone(),
-        },
+        Some(Auth::Static { username, password }) => {
+            Identity::Basic { username: username.clone(), password: password.clone() }
+        }
         _ => Identity::Anonymous,
     };
     Ask {
@@ -297,18 +257,13 @@ fn blob(source: Source, method: Verb) -> Ask {
 }
 
 fn ranged(source: Source, first: u64, last: Option<u64>) -> Ask {
-    Ask {
-        range: Some((first, last)),
-        ..blob(source, Verb::Get)
-    }
+    Ask { range: Some((first, last)), ..blob(source, Verb::Get) }
 }
 
 const CHALLENGE: &str =
     r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="*:*:*""#;
-const MANIFEST: [(&str, &str); 2] = [
-    ("content-type", "application/vnd.oci.image.index.v1+json"),
-    ("content-length", "3"),
-];
+const MANIFEST: [(&str, &str); 2] =
+    [("content-type", "application/vnd.oci.image.index.v1+json"), ("content-length", "3")];
 
 /// A registry that wants the token `t<n>` and a token service that gives it out, for `answer` to say the rest.
 fn bearer(mut answer: impl FnMut(&Outbound) -> Said) -> impl FnMut(&Outbound) -> Said {

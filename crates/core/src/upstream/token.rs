@@ -66,10 +66,7 @@ pub struct TokenExchange {
 
 /// What the engine has to do next for a token.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a step lives for one turn of a loop, and most of them send"
-)]
+#[expect(clippy::large_enum_variant, reason = "a step lives for one turn of a loop, and most of them send")]
 pub enum TokenStep {
     Send(Outbound),
     /// As for an exchange.
@@ -106,12 +103,7 @@ impl TokenExchange {
             }
             query.append_pair("scope", &ask.key.scope);
         }
-        TokenExchange {
-            ask,
-            url,
-            phase: Phase::Fresh,
-            tries: 0,
-        }
+        TokenExchange { ask, url, phase: Phase::Fresh, tries: 0 }
     }
 
     pub fn ask(&self) -> &TokenAsk {
@@ -199,10 +191,7 @@ impl TokenExchange {
                 TokenStep::Done(Err(failure))
             }
             // A token endpoint that moves is a token endpoint that was taken over (CVE-2026-49478).
-            300..=399 => self.fail(
-                Reason::UpstreamRedirectRefused,
-                "it redirects, which is not followed",
-            ),
+            300..=399 => self.fail(Reason::UpstreamRedirectRefused, "it redirects, which is not followed"),
             408 | 425 | 500..=599 => {
                 let mut failure = self.scene().server_error(status);
                 failure.retry_after = after;
@@ -225,13 +214,7 @@ impl TokenExchange {
             health.bad(now.mono);
         }
         let failure = self.scene().fault(fault, true);
-        self.again(
-            state,
-            now,
-            random,
-            failure,
-            !matches!(fault, Fault::PrivateAddress | Fault::Tls),
-        )
+        self.again(state, now, random, failure, !matches!(fault, Fault::PrivateAddress | Fault::Tls))
     }
 
     fn again(
@@ -267,10 +250,7 @@ impl TokenExchange {
     fn scene(&self) -> Scene<'_> {
         Scene {
             object: format!("token for {}", self.ask.key.scope),
-            who: format!(
-                "the token service {}",
-                failures::host(&self.ask.source, &self.url)
-            ),
+            who: format!("the token service {}", failures::host(&self.ask.source, &self.url)),
             method: Method::GET,
             url: &self.url,
         }
@@ -279,10 +259,7 @@ impl TokenExchange {
 
 /// `Authorization: Basic`, marked so that nothing prints it.
 pub(super) fn basic(username: &str, password: &Secret) -> HeaderValue {
-    authorization(
-        "Basic",
-        &BASE64_STANDARD.encode(format!("{username}:{}", password.expose())),
-    )
+    authorization("Basic", &BASE64_STANDARD.encode(format!("{username}:{}", password.expose())))
 }
 
 pub(super) fn bearer(token: &Secret) -> HeaderValue {
@@ -307,23 +284,13 @@ fn encoded(headers: &HeaderMap) -> bool {
 fn granted(body: &[u8], now: Now) -> Result<Token, &'static str> {
     let granted: Granted = serde_json::from_slice(body).map_err(|_| "what is not a token")?;
     let nonempty = |token: &String| !token.is_empty();
-    let value = granted
-        .token
-        .filter(nonempty)
-        .or(granted.access_token.filter(nonempty))
-        .ok_or("no token")?;
+    let value = granted.token.filter(nonempty).or(granted.access_token.filter(nonempty)).ok_or("no token")?;
     if !value.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("a token of characters that no token has");
     }
-    let seconds = granted
-        .expires_in
-        .as_ref()
-        .and_then(serde_json::Value::as_u64)
-        .filter(|seconds| *seconds > 0);
+    let seconds =
+        granted.expires_in.as_ref().and_then(serde_json::Value::as_u64).filter(|seconds| *seconds > 0);
     let life = seconds.map_or(UNSAID, Duration::from_secs).min(LONGEST);
     let margin = MARGIN.min(life / 10);
-    Ok(Token {
-        value: Secret::new(value),
-        expires: now.mono.plus(life - margin),
-    })
+    Ok(Token { value: Secret::new(value), expires: now.mono.plus(life - margin) })
 }

@@ -16,9 +16,7 @@ fn challenged(said: Said) -> Said {
 /// A known client has pulled the tag with our credentials.
 fn pulled_by_a_known_client(text: &str) -> World {
     let world = private();
-    world
-        .expect(challenged(get(TAG)))
-        .expect(get(TAG).with(OURS).manifest(text));
+    world.expect(challenged(get(TAG))).expect(get(TAG).with(OURS).manifest(text));
     let answered = world.answer(Ask::get(TAG).from(KNOWN));
     assert_eq!(
         (answered.brief(), answered.header("cache-control")),
@@ -62,21 +60,13 @@ fn t_az5_public_content_is_fetched_with_the_credentials_and_open_to_anyone() {
     let text = image("one");
     let world = private();
     world.expect(head(TAG).manifest(&text));
-    world
-        .expect(challenged(get(TAG)))
-        .expect(get(TAG).with(OURS).manifest(&text));
+    world.expect(challenged(get(TAG))).expect(get(TAG).with(OURS).manifest(&text));
     let cold = world.get(TAG);
-    assert_eq!(
-        (cold.brief(), cold.header("access-control-allow-origin")),
-        ("200 MISS".into(), Some("*"))
-    );
+    assert_eq!((cold.brief(), cold.header("access-control-allow-origin")), ("200 MISS".into(), Some("*")));
     assert!(cold.header("cache-control").unwrap().starts_with("public"));
     for warm in [world.get(TAG), world.answer(Ask::get(TAG).from(KNOWN))] {
         assert_eq!(warm.brief(), "200 HIT");
-        assert!(
-            warm.header("cache-control").unwrap().starts_with("public"),
-            "it is known to be public"
-        );
+        assert!(warm.header("cache-control").unwrap().starts_with("public"), "it is known to be public");
     }
 }
 
@@ -99,11 +89,7 @@ fn the_question_is_asked_once_an_hour() {
     assert_eq!(world.get(&by_digest).brief(), "200 HIT");
     world.advance(1.0);
     world.expect(challenged(head(&by_digest)));
-    assert_eq!(
-        world.get(&by_digest).brief(),
-        "401 UNAUTHORIZED",
-        "it was made private"
-    );
+    assert_eq!(world.get(&by_digest).brief(), "401 UNAUTHORIZED", "it was made private");
     world.advance(HOUR);
     world.expect(head(&by_digest).manifest(&text));
     assert_eq!(world.get(&by_digest).brief(), "200 HIT", "and public again");
@@ -139,21 +125,13 @@ fn public_content_waits_half_a_second_for_a_slow_probe_which_goes_on() {
     let world = pulled_by_a_known_client(&text);
     world.expect(head(&by_digest).manifest(&text).after(2.0));
     let first = world.get(&by_digest);
-    assert_eq!(
-        (first.brief(), first.took),
-        ("200 HIT".into(), 2000),
-        "nothing was known"
-    );
+    assert_eq!((first.brief(), first.took), ("200 HIT".into(), 2000), "nothing was known");
     world.advance(HOUR);
     world.expect(challenged(head(&by_digest)).after(2.0));
     let second = world.get(&by_digest);
     assert_eq!((second.brief(), second.took), ("200 HIT".into(), 500));
     world.advance(1.5);
-    assert_eq!(
-        world.get(&by_digest).brief(),
-        "401 UNAUTHORIZED",
-        "it has heard the answer"
-    );
+    assert_eq!(world.get(&by_digest).brief(), "401 UNAUTHORIZED", "it has heard the answer");
 }
 
 #[test]
@@ -167,9 +145,7 @@ fn an_absence_says_nothing_of_the_repository_and_is_remembered_for_itself() {
     }
     assert_eq!(world.upstream.count(), 1);
     assert!(world.store.records("public").is_empty());
-    world
-        .expect(head(TAG).manifest(&text))
-        .expect(get(TAG).manifest(&text));
+    world.expect(head(TAG).manifest(&text)).expect(get(TAG).manifest(&text));
     assert_eq!(world.get(TAG).brief(), "200 MISS");
 }
 
@@ -178,9 +154,7 @@ fn what_the_configuration_calls_public_is_not_asked_about() {
     let text = image("one");
     let tag = "open/app/manifests/v1";
     let world = private();
-    world
-        .expect(challenged(get(tag)))
-        .expect(get(tag).with(OURS).manifest(&text));
+    world.expect(challenged(get(tag))).expect(get(tag).with(OURS).manifest(&text));
     let answered = world.get(tag);
     assert_eq!(
         (answered.brief(), answered.header("access-control-allow-origin")),
@@ -191,10 +165,10 @@ fn what_the_configuration_calls_public_is_not_asked_about() {
 #[test]
 fn where_nobody_is_anonymous_no_answer_is_for_shared_caches() {
     let text = image("one");
-    let world = World::new(&crate::samples::PUBLIC.replace(
-        "  sources",
-        "  access: { anonymous: false, networks: [\"10.0.0.0/8\"] }\n  sources",
-    ));
+    let world = World::new(
+        &crate::samples::PUBLIC
+            .replace("  sources", "  access: { anonymous: false, networks: [\"10.0.0.0/8\"] }\n  sources"),
+    );
     assert_eq!(world.get(TAG).brief(), "401 UNAUTHORIZED");
     world.expect(get(TAG).manifest(&text));
     let answered = world.answer(Ask::get(TAG).from(KNOWN));
@@ -210,18 +184,11 @@ fn clients_are_known_by_token_and_a_wrong_one_is_refused() {
     let tokens = "tokens: [{ name: \"ci\", sha256: \"1ec1c26b50d5d3c58d9583181af8076655fe00756bf7285940ba3670f99fcba0\" }]";
     let world = World::new(&PRIVATE.replace("networks: [\"10.0.0.0/8\"]", tokens));
     let text = image("one");
-    world
-        .expect(challenged(get(TAG)))
-        .expect(get(TAG).with(OURS).manifest(&text));
+    world.expect(challenged(get(TAG))).expect(get(TAG).with(OURS).manifest(&text));
     let answered = world.answer(Ask::get(TAG).header(AUTHORIZATION, "Basic Y2k6czNjcmV0"));
+    assert_eq!((answered.brief(), answered.facts.client.as_deref()), ("200 MISS".into(), Some("ci")));
     assert_eq!(
-        (answered.brief(), answered.facts.client.as_deref()),
-        ("200 MISS".into(), Some("ci"))
-    );
-    assert_eq!(
-        world
-            .answer(Ask::get(TAG).header(AUTHORIZATION, "Basic Y2k6d3Jvbmc="))
-            .brief(),
+        world.answer(Ask::get(TAG).header(AUTHORIZATION, "Basic Y2k6d3Jvbmc=")).brief(),
         "401 UNAUTHORIZED"
     );
 }
@@ -230,10 +197,8 @@ fn clients_are_known_by_token_and_a_wrong_one_is_refused() {
 #[test]
 fn a_broken_credential_helper_stops_only_what_must_be_asked_upstream() {
     let text = image("one");
-    let world = World::new(&PRIVATE.replace(
-        "{ username: \"us\", password: \"pass\" }",
-        "{ helper: \"vault\" }",
-    ));
+    let world =
+        World::new(&PRIVATE.replace("{ username: \"us\", password: \"pass\" }", "{ helper: \"vault\" }"));
     let known = |path: &str| Ask::get(path).from(KNOWN);
     world.expect(get(TAG).manifest(&text));
     assert_eq!(world.answer(known(TAG)).brief(), "200 MISS");

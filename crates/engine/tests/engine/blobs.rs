@@ -23,10 +23,7 @@ fn filled() -> World {
     let world = public();
     world.expect(get(&blob("a")).blob(LAYER));
     let cold = world.get(&blob("a"));
-    assert_eq!(
-        (cold.brief(), &cold.body[..], cold.whole),
-        ("200 MISS".into(), LAYER, true)
-    );
+    assert_eq!((cold.brief(), &cold.body[..], cold.whole), ("200 MISS".into(), LAYER, true));
     world
 }
 
@@ -41,12 +38,7 @@ fn a_blob_is_fetched_once_and_then_served_from_the_store() {
         ("200 HIT".into(), Some(&*LAYER.len().to_string()))
     );
     let tag = warm.header("etag").unwrap();
-    assert_eq!(
-        world
-            .answer(Ask::get(&blob("a")).header(IF_NONE_MATCH, tag))
-            .status,
-        304
-    );
+    assert_eq!(world.answer(Ask::get(&blob("a")).header(IF_NONE_MATCH, tag)).status, 304);
     assert_eq!(world.upstream.count(), 1);
 }
 
@@ -57,21 +49,12 @@ fn warm_ranges_are_answered_from_the_store() {
     let cases = [
         ("2-6", 206, &LAYER[2..7], format!("bytes 2-6/{size}")),
         ("80-", 206, &LAYER[80..], format!("bytes 80-{}/{size}", size - 1)),
-        (
-            "-3",
-            206,
-            &LAYER[size - 3..],
-            format!("bytes {}-{}/{size}", size - 3, size - 1),
-        ),
+        ("-3", 206, &LAYER[size - 3..], format!("bytes {}-{}/{size}", size - 3, size - 1)),
         ("9999-", 416, &[][..], format!("bytes */{size}")),
     ];
     for (range, status, body, said) in cases {
         let answered = world.answer(part(&blob("a"), range));
-        assert_eq!(
-            (answered.status.as_u16(), &answered.body[..]),
-            (status, body),
-            "{range}"
-        );
+        assert_eq!((answered.status.as_u16(), &answered.body[..]), (status, body), "{range}");
         assert_eq!(answered.header("content-range"), Some(&*said));
     }
 }
@@ -89,15 +72,10 @@ fn a_stored_blob_is_shown_only_where_upstream_shows_it() {
     world.advance(10.0);
     world.expect(head(&blob("b")).blob(LAYER));
     let shown = world.get(&blob("b"));
-    assert_eq!(
-        (shown.brief(), &shown.body[..]),
-        ("200 REVALIDATED".into(), LAYER)
-    );
+    assert_eq!((shown.brief(), &shown.body[..]), ("200 REVALIDATED".into(), LAYER));
     assert_eq!(world.get(&blob("b")).brief(), "200 HIT");
     // An upstream that cannot be asked shows nothing.
-    world
-        .expect(head(&blob("c")).fails(Fault::Tls))
-        .expect(head(&blob("c")).fails(Fault::Tls));
+    world.expect(head(&blob("c")).fails(Fault::Tls)).expect(head(&blob("c")).fails(Fault::Tls));
     assert_eq!(world.get(&blob("c")).brief(), "502 UNAVAILABLE");
     assert_eq!(world.head(&blob("c")).status, 502);
 }
@@ -106,12 +84,8 @@ fn a_stored_blob_is_shown_only_where_upstream_shows_it() {
 fn a_blob_on_its_way_in_is_shown_only_where_upstream_shows_it() {
     let world = public();
     world.expect(get(&blob("a")).blob(LAYER).pause(10, 5.0));
-    world
-        .expect(head(&blob("b")).status(404).after(1.0))
-        .expect(head(&blob("c")).blob(LAYER).after(1.0));
-    let asked: Vec<_> = ["a", "b", "c"]
-        .map(|name| world.ask(Ask::get(&blob(name))))
-        .into();
+    world.expect(head(&blob("b")).status(404).after(1.0)).expect(head(&blob("c")).blob(LAYER).after(1.0));
+    let asked: Vec<_> = ["a", "b", "c"].map(|name| world.ask(Ask::get(&blob(name)))).into();
     world.advance(5.0);
     let answers: Vec<_> = asked.iter().map(|asked| asked.take().unwrap().brief()).collect();
     assert_eq!(answers, ["200 MISS", "404 BLOB_UNKNOWN", "200 MISS"]);
@@ -122,9 +96,7 @@ fn a_blob_on_its_way_in_is_shown_only_where_upstream_shows_it() {
 fn what_another_repositorys_fill_meets_says_nothing_of_this_one() {
     let world = public();
     world.expect(get(&blob("a")).status(404).after(2.0));
-    world
-        .expect(head(&blob("b")).blob(LAYER))
-        .expect(get(&blob("b")).blob(LAYER));
+    world.expect(head(&blob("b")).blob(LAYER)).expect(get(&blob("b")).blob(LAYER));
     let (a, b) = (world.ask(Ask::get(&blob("a"))), world.ask(Ask::get(&blob("b"))));
     world.advance(2.0);
     assert_eq!(a.take().unwrap().brief(), "404 BLOB_UNKNOWN");
@@ -150,9 +122,7 @@ fn head_of_a_cold_blob_starts_no_fill_and_remembers_the_size() {
 #[test]
 fn where_head_is_refused_the_first_byte_tells_the_size() {
     let world = public();
-    world
-        .expect(head(&blob("a")).status(405))
-        .expect(get(&blob("a")).blob(LAYER).range(0, Some(0)));
+    world.expect(head(&blob("a")).status(405)).expect(get(&blob("a")).blob(LAYER).range(0, Some(0)));
     let answered = world.head(&blob("a"));
     assert_eq!(
         (answered.brief(), answered.header("content-length")),
@@ -214,10 +184,7 @@ fn a_stalled_fill_is_resumed_too() {
         .expect(get(&blob("a")).blob(LAYER).range(20, None));
     let asked = world.ask(Ask::get(&blob("a")));
     world.advance(15.0);
-    assert_eq!(
-        &asked.take().expect("no more than the stall time-out").body[..],
-        LAYER
-    );
+    assert_eq!(&asked.take().expect("no more than the stall time-out").body[..], LAYER);
 }
 
 #[test]
@@ -227,10 +194,7 @@ fn a_fill_that_can_not_go_on_breaks_and_leaves_nothing() {
         .expect(get(&blob("a")).blob(LAYER).pause(40, 1.0).cut(40))
         .expect(get(&blob("a")).blob(LAYER).range(40, None).status(404));
     let answered = world.get(&blob("a"));
-    assert_eq!(
-        (answered.status.as_u16(), answered.whole, &answered.body[..]),
-        (200, false, &LAYER[..40])
-    );
+    assert_eq!((answered.status.as_u16(), answered.whole, &answered.body[..]), (200, false, &LAYER[..40]));
     assert_eq!(world.store.objects().len(), 0);
 }
 
@@ -242,14 +206,8 @@ fn t_bi6_other_bytes_of_the_same_length_are_neither_released_nor_kept() {
     wrong[3] ^= 1;
     world.expect(get(&blob("a")).blob(&wrong).pause(40, 1.0));
     let answered = world.get(&blob("a"));
-    assert_eq!(
-        (answered.whole, answered.body.len()),
-        (false, LAYER.len() - HELD_BACK)
-    );
-    assert_eq!(
-        (world.store.objects().len(), world.events("DigestMismatch")),
-        (0, 2)
-    );
+    assert_eq!((answered.whole, answered.body.len()), (false, LAYER.len() - HELD_BACK));
+    assert_eq!((world.store.objects().len(), world.events("DigestMismatch")), (0, 2));
     // Its length is not believed either.
     world.expect(head(&blob("a")).blob(LAYER));
     assert_eq!(world.head(&blob("a")).brief(), "200 MISS");
@@ -270,20 +228,13 @@ fn t_bi6_a_blob_of_another_size_than_its_manifest_says_is_502_and_not_kept() {
             world.expect(head(&blob("a")).blob(LAYER));
             assert_eq!(world.head(&blob("a")).status, 502, "{said}");
             let arriving = get(&blob("a")).blob(LAYER).pause(10, 1.0);
-            world.expect(if unsized_body {
-                arriving.unsized_body()
-            } else {
-                arriving
-            });
+            world.expect(if unsized_body { arriving.unsized_body() } else { arriving });
             if unsized_body && said > size {
                 // Too few bytes may be the connection's fault, so the rest is asked for.
                 world.expect(get(&blob("a")).wants(LAYER.len(), None).status(404));
             }
             let answered = world.get(&blob("a"));
-            assert!(
-                answered.brief() == "502 SIZE_INVALID" || !answered.whole,
-                "{said}: {answered:?}"
-            );
+            assert!(answered.brief() == "502 SIZE_INVALID" || !answered.whole, "{said}: {answered:?}");
             world.advance(60.0);
             assert_eq!(world.store.objects(), [digest(&text)], "{said}");
         }
@@ -294,16 +245,10 @@ fn t_bi6_a_blob_of_another_size_than_its_manifest_says_is_502_and_not_kept() {
 fn a_stored_blob_is_held_to_the_size_that_this_repository_says() {
     let world = filled();
     let text = image_with("one", &descriptor("layer.v1.tar", LAYER, 5));
-    world
-        .expect(get("b/manifests/v1").manifest(&text))
-        .expect(head(&blob("b")).blob(LAYER));
+    world.expect(get("b/manifests/v1").manifest(&text)).expect(head(&blob("b")).blob(LAYER));
     assert_eq!(world.get("b/manifests/v1").brief(), "200 MISS");
     assert_eq!(world.get(&blob("b")).brief(), "502 SIZE_INVALID");
-    assert_eq!(
-        world.get(&blob("a")).brief(),
-        "200 HIT",
-        "the other repository said nothing wrong"
-    );
+    assert_eq!(world.get(&blob("a")).brief(), "200 HIT", "the other repository said nothing wrong");
 }
 
 #[test]
@@ -315,10 +260,7 @@ fn a_blob_without_a_length_has_the_one_its_manifest_says() {
         .expect(get(&blob("a")).blob(LAYER).unsized_body().pause(4, 2.0));
     assert_eq!(world.get("a/manifests/v1").brief(), "200 MISS");
     let answered = world.get(&blob("a"));
-    assert_eq!(
-        (answered.took, answered.header("content-length")),
-        (0, Some(&*LAYER.len().to_string()))
-    );
+    assert_eq!((answered.took, answered.header("content-length")), (0, Some(&*LAYER.len().to_string())));
     assert!(answered.whole);
 }
 
@@ -327,9 +269,6 @@ fn a_range_of_a_cold_blob_comes_from_its_fill() {
     let world = public();
     world.expect(get(&blob("a")).blob(LAYER).pause(50, 1.0));
     let answered = world.answer(part(&blob("a"), "10-19"));
-    assert_eq!(
-        (answered.status.as_u16(), &answered.body[..]),
-        (206, &LAYER[10..20])
-    );
+    assert_eq!((answered.status.as_u16(), &answered.body[..]), (206, &LAYER[10..20]));
     assert_eq!(world.get(&blob("a")).brief(), "200 HIT");
 }

@@ -28,14 +28,9 @@ fn everything_is_asked_upstream_every_time_and_nothing_is_kept() {
     let world = world();
     for _ in 0..2 {
         for path in ["app/manifests/v1", &by_digest] {
-            world
-                .expect(get(path).manifest(&text))
-                .expect(head(path).manifest(&text));
+            world.expect(get(path).manifest(&text)).expect(head(path).manifest(&text));
             let answered = world.get(path);
-            assert_eq!(
-                (answered.brief(), &answered.body[..]),
-                ("200 BYPASS".into(), text.as_bytes())
-            );
+            assert_eq!((answered.brief(), &answered.body[..]), ("200 BYPASS".into(), text.as_bytes()));
             assert_eq!(world.head(path).brief(), "200 BYPASS");
         }
         world.expect(get("app/tags/list").json(r#"{"name":"app","tags":["v1"]}"#));
@@ -44,10 +39,7 @@ fn everything_is_asked_upstream_every_time_and_nothing_is_kept() {
         assert_eq!(world.get(&referrers).brief(), "200 BYPASS");
         world.expect(get(&blob()).blob(LAYER));
         let answered = world.get(&blob());
-        assert_eq!(
-            (answered.brief(), &answered.body[..]),
-            ("200 BYPASS".into(), LAYER)
-        );
+        assert_eq!((answered.brief(), &answered.body[..]), ("200 BYPASS".into(), LAYER));
         world.expect(head(&blob()).blob(LAYER));
         assert_eq!(world.head(&blob()).brief(), "200 BYPASS");
         for path in ["app/manifests/gone", "app/tags/list", &blob()] {
@@ -62,19 +54,12 @@ fn everything_is_asked_upstream_every_time_and_nothing_is_kept() {
 fn ranges_pass_through_and_are_checked() {
     let world = world();
     let part = |range: &str| Ask::get(&blob()).header(RANGE, &format!("bytes={range}"));
-    world
-        .expect(head(&blob()).blob(LAYER))
-        .expect(get(&blob()).blob(LAYER).range(2, Some(6)));
+    world.expect(head(&blob()).blob(LAYER)).expect(get(&blob()).blob(LAYER).range(2, Some(6)));
     let answered = world.answer(part("2-6"));
-    assert_eq!(
-        (answered.status.as_u16(), &answered.body[..]),
-        (206, &LAYER[2..7])
-    );
+    assert_eq!((answered.status.as_u16(), &answered.body[..]), (206, &LAYER[2..7]));
     world.expect(head(&blob()).blob(LAYER));
     assert_eq!(world.answer(part("9999-")).status, 416);
-    world
-        .expect(head(&blob()).blob(LAYER))
-        .expect(get(&blob()).blob(LAYER));
+    world.expect(head(&blob()).blob(LAYER)).expect(get(&blob()).blob(LAYER));
     let whole = world.answer(part("0-"));
     assert_eq!((whole.status.as_u16(), &whole.body[..]), (206, LAYER));
     // Neither everything, nor less, nor as many other bytes pass for the part.
@@ -100,10 +85,7 @@ fn a_blob_that_is_not_what_was_asked_for_breaks_before_its_end() {
         }
         world.expect(get(&blob()).blob(&wrong));
         let answered = world.answer(ask);
-        assert_eq!(
-            (answered.whole, answered.body.len()),
-            (false, LAYER.len() - HELD_BACK)
-        );
+        assert_eq!((answered.whole, answered.body.len()), (false, LAYER.len() - HELD_BACK));
     }
 }
 
@@ -112,8 +94,5 @@ fn what_the_client_has_already_is_not_fetched() {
     let world = world();
     world.expect(head(&blob()).blob(LAYER));
     let tag = format!("\"{}\"", digest(LAYER));
-    assert_eq!(
-        world.answer(Ask::get(&blob()).header(IF_NONE_MATCH, &tag)).status,
-        304
-    );
+    assert_eq!(world.answer(Ask::get(&blob()).header(IF_NONE_MATCH, &tag)).status, 304);
 }

@@ -15,10 +15,7 @@ fn together(world: &World, said: &[Said], asks: &[Ask]) -> Vec<String> {
     }
     let asked: Vec<_> = asks.iter().map(|ask| world.ask(ask.clone())).collect();
     world.advance(60.0);
-    asked
-        .iter()
-        .map(|asked| asked.take().expect("an answer within a minute").brief())
-        .collect()
+    asked.iter().map(|asked| asked.take().expect("an answer within a minute").brief()).collect()
 }
 
 #[test]
@@ -31,10 +28,7 @@ fn each_object_is_asked_for_once_however_many_want_it() {
     let cases = [
         ("app/manifests/v1", get("app/manifests/v1").manifest(&text)),
         (&*by_digest, get(&by_digest).manifest(&text)),
-        (
-            "app/tags/list",
-            get("app/tags/list").json(r#"{"name":"app","tags":["v1"]}"#),
-        ),
+        ("app/tags/list", get("app/tags/list").json(r#"{"name":"app","tags":["v1"]}"#)),
         (&*referrers, get(&referrers).manifest(&list)),
         (&*blob, get(&blob).blob(b"a layer")),
     ];
@@ -51,10 +45,7 @@ fn each_object_is_asked_for_once_however_many_want_it() {
 fn a_head_of_a_cold_manifest_is_sent_once() {
     let world = public();
     let said = head("app/manifests/v1").manifest(&image("one")).after(1.0);
-    assert_eq!(
-        together(&world, &[said], &vec![Ask::head("app/manifests/v1"); 9]),
-        vec!["200 MISS"; 9]
-    );
+    assert_eq!(together(&world, &[said], &vec![Ask::head("app/manifests/v1"); 9]), vec!["200 MISS"; 9]);
 }
 
 #[test]
@@ -71,10 +62,7 @@ fn those_who_waited_for_a_failure_hear_it_and_it_is_not_asked_for_again() {
 fn only_the_first_is_said_to_have_fetched() {
     let world = public();
     world.expect(get("app/manifests/v1").manifest(&image("one")).after(1.0));
-    let (first, second) = (
-        world.ask(Ask::get("app/manifests/v1")),
-        world.ask(Ask::get("app/manifests/v1")),
-    );
+    let (first, second) = (world.ask(Ask::get("app/manifests/v1")), world.ask(Ask::get("app/manifests/v1")));
     world.advance(1.0);
     let (first, second) = (first.take().unwrap(), second.take().unwrap());
     assert!(first.facts.fetched && !second.facts.fetched);
@@ -91,27 +79,14 @@ fn t_uf7_one_token_serves_all_who_pull_from_a_repository() {
         get(path).status(401).header(WWW_AUTHENTICATE, realm).after(0.5)
     };
     let images: Vec<_> = (0..5).map(|n| image(&n.to_string())).collect();
-    let paths: Vec<_> = images
-        .iter()
-        .map(|text| format!("app/manifests/{}", digest(text)))
-        .collect();
+    let paths: Vec<_> = images.iter().map(|text| format!("app/manifests/{}", digest(text))).collect();
     for (text, path) in images.iter().zip(&paths) {
-        world
-            .expect(challenge(path))
-            .expect(get(path).with("Bearer t1").manifest(text));
+        world.expect(challenge(path)).expect(get(path).with("Bearer t1").manifest(text));
     }
     let token = get(REALM).json(r#"{"token":"t1","expires_in":300}"#).after(1.0);
     let asks: Vec<_> = paths.iter().map(|path| Ask::get(path)).collect();
     assert_eq!(together(&world, &[token], &asks), vec!["200 MISS"; 5]);
-    assert_eq!(
-        world
-            .upstream
-            .seen()
-            .iter()
-            .filter(|seen| seen.contains("/token"))
-            .count(),
-        1
-    );
+    assert_eq!(world.upstream.seen().iter().filter(|seen| seen.contains("/token")).count(), 1);
     // Another repository needs another token, and no challenge to know that.
     let other = "https://up.example.com/token?service=up&scope=repository%3Aother%3Apull";
     world.expect(get(other).json(r#"{"token":"t2"}"#));
@@ -125,14 +100,8 @@ fn a_request_that_leaves_takes_nobodys_answer_away() {
     let blob = format!("app/blobs/{}", digest(b"a layer of some length"));
     world.expect(get("app/manifests/v1").manifest(&image("one")).after(2.0));
     world.expect(get(&blob).blob(b"a layer of some length").pause(4, 2.0));
-    let leaving = [
-        world.ask(Ask::get("app/manifests/v1")),
-        world.ask(Ask::get(&blob)),
-    ];
-    let staying = [
-        world.ask(Ask::get("app/manifests/v1")),
-        world.ask(Ask::get(&blob)),
-    ];
+    let leaving = [world.ask(Ask::get("app/manifests/v1")), world.ask(Ask::get(&blob))];
+    let staying = [world.ask(Ask::get("app/manifests/v1")), world.ask(Ask::get(&blob))];
     world.advance(1.0);
     for asked in leaving {
         asked.leave(&world);
@@ -181,10 +150,7 @@ fn a_host_whose_requests_cannot_wait_for_each_other_gives_the_same_answers() {
     let shared = together(&public(), &said.clone().map(|said| said.after(1.0)), &asks);
     let alone = public();
     alone.flights.alone.set(true);
-    let thrice: Vec<_> = said
-        .into_iter()
-        .flat_map(|said| vec![said.after(1.0); 3])
-        .collect();
+    let thrice: Vec<_> = said.into_iter().flat_map(|said| vec![said.after(1.0); 3]).collect();
     assert_eq!(together(&alone, &thrice, &asks), shared);
     assert_eq!(alone.upstream.count(), 15);
 }
@@ -197,9 +163,7 @@ fn a_shared_probe_does_not_pass_on_another_objects_absence() {
     let text = image("one");
     let (gone, there) = ("app/manifests/gone", "app/manifests/v1");
     world.expect(head(gone).status(404).after(1.0));
-    world
-        .expect(head(there).manifest(&text))
-        .expect(get(there).manifest(&text));
+    world.expect(head(there).manifest(&text)).expect(get(there).manifest(&text));
     let (first, second) = (world.ask(Ask::get(gone)), world.ask(Ask::get(there)));
     world.advance(1.0);
     assert_eq!(first.take().unwrap().brief(), "404 MANIFEST_UNKNOWN");
@@ -211,16 +175,11 @@ fn known_and_anonymous_clients_may_share_a_flight_but_not_its_headers() {
     let world = private();
     let text = image("one");
     let path = "app/manifests/v1";
-    world
-        .expect(get(path).manifest(&text).after(1.0))
-        .expect(head(path).manifest(&text).after(0.2));
+    world.expect(get(path).manifest(&text).after(1.0)).expect(head(path).manifest(&text).after(0.2));
     let (known, anonymous) = (world.ask(Ask::get(path).from(KNOWN)), world.ask(Ask::get(path)));
     world.advance(1.0);
     let (known, anonymous) = (known.take().unwrap(), anonymous.take().unwrap());
-    assert_eq!(
-        (known.brief(), anonymous.brief()),
-        ("200 MISS".into(), "200 MISS".into())
-    );
+    assert_eq!((known.brief(), anonymous.brief()), ("200 MISS".into(), "200 MISS".into()));
     assert_eq!(known.header("cache-control"), Some("private, no-store"));
     assert!(anonymous.header("cache-control").unwrap().starts_with("public"));
 }
@@ -235,39 +194,19 @@ fn a_request_that_just_misses_a_flight_sees_what_it_brought() {
     let v1 = "app/manifests/v1";
     let list = || get(tags).json(r#"{"name":"app","tags":["v1"]}"#);
     let cases = [
-        (
-            public as fn() -> World,
-            Ask::get(v1),
-            vec![get(v1).manifest(&text)],
-        ),
+        (public as fn() -> World, Ask::get(v1), vec![get(v1).manifest(&text)]),
         (public, Ask::get(v1), vec![get(v1).status(404)]),
-        (
-            public,
-            Ask::get(&by_digest),
-            vec![get(&by_digest).manifest(&text)],
-        ),
+        (public, Ask::get(&by_digest), vec![get(&by_digest).manifest(&text)]),
         (public, Ask::head(v1), vec![head(v1).manifest(&text)]),
         (public, Ask::get(tags), vec![list()]),
         (public, Ask::get(tags), vec![get(tags).status(404)]),
         (public, Ask::get(&blob), vec![get(&blob).blob(b"a layer")]),
         (public, Ask::head(&blob), vec![head(&blob).blob(b"a layer")]),
         (private, Ask::get(v1), vec![head(v1).status(401)]),
-        (
-            private,
-            Ask::head(v1),
-            vec![head(v1).manifest(&text), head(v1).manifest(&text)],
-        ),
+        (private, Ask::head(v1), vec![head(v1).manifest(&text), head(v1).manifest(&text)]),
         (private, Ask::get(tags), vec![list(), list()]),
-        (
-            held_for_an_hour,
-            Ask::get(v1),
-            vec![head(v1).manifest(&image("held"))],
-        ),
-        (
-            held_for_an_hour,
-            Ask::head(v1),
-            vec![head(v1).manifest(&image("held"))],
-        ),
+        (held_for_an_hour, Ask::get(v1), vec![head(v1).manifest(&image("held"))]),
+        (held_for_an_hour, Ask::head(v1), vec![head(v1).manifest(&image("held"))]),
     ];
     for (world, ask, script) in cases {
         for delay in 0..60 {

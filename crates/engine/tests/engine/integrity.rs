@@ -12,10 +12,7 @@ const SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws
 
 /// Asks for `text`, which upstream serves with `content_type`, by digest and by tag.
 fn refused(text: &[u8], content_type: &str, code: &str) {
-    for path in [
-        format!("app/manifests/{}", digest(text)),
-        "app/manifests/v1".to_owned(),
-    ] {
+    for path in [format!("app/manifests/{}", digest(text)), "app/manifests/v1".to_owned()] {
         let world = public();
         let good = image("good");
         world.expect(get("app/manifests/good").manifest(&good));
@@ -23,17 +20,8 @@ fn refused(text: &[u8], content_type: &str, code: &str) {
         let before = world.store.snapshot();
         world.expect(get(&path).blob(text).header(CONTENT_TYPE, content_type));
         let answered = world.get(&path);
-        assert_eq!(
-            answered.brief(),
-            format!("502 {code}"),
-            "{}",
-            String::from_utf8_lossy(text)
-        );
-        assert_eq!(
-            world.store.snapshot(),
-            before,
-            "nothing is kept, not even that it failed"
-        );
+        assert_eq!(answered.brief(), format!("502 {code}"), "{}", String::from_utf8_lossy(text));
+        assert_eq!(world.store.snapshot(), before, "nothing is kept, not even that it failed");
         assert_eq!(world.get("app/manifests/good").brief(), "200 HIT");
     }
 }
@@ -57,10 +45,7 @@ fn t_bi1_ambiguous_manifests_are_502_and_leave_the_store_unchanged() {
         (image("one"), OCI_INDEX),
         (index(&[("a", "b")]), OCI_IMAGE),
         (image("one"), "text/plain"),
-        (
-            "{\"schemaVersion\":1,\"name\":\"app\",\"tag\":\"v1\"}".to_owned(),
-            SCHEMA1,
-        ),
+        ("{\"schemaVersion\":1,\"name\":\"app\",\"tag\":\"v1\"}".to_owned(), SCHEMA1),
         (plain("\"fsLayers\":[]"), "application/json"),
     ];
     for (text, content_type) in cases {
@@ -82,11 +67,7 @@ fn t_bi1_legal_variants_are_served_with_the_canonical_type() {
     ] {
         let world = public();
         let path = format!("app/manifests/{}", digest(text));
-        world.expect(
-            get(&path)
-                .blob(text.as_bytes())
-                .header(CONTENT_TYPE, &content_type),
-        );
+        world.expect(get(&path).blob(text.as_bytes()).header(CONTENT_TYPE, &content_type));
         for answered in [world.get(&path), world.get(&path), world.head(&path)] {
             assert_eq!(answered.header("content-type"), Some(OCI_IMAGE), "{content_type}");
         }
@@ -99,11 +80,7 @@ fn t_bi1_legal_variants_are_served_with_the_canonical_type() {
 fn t_bi2_documents_that_parsers_disagree_on_are_502_and_leave_the_store_unchanged() {
     let good = image("one");
     let cases = [
-        good.replacen(
-            "{\"schemaVersion\":2,",
-            "{\"schemaVersion\":2,\"schemaVersion\":2,",
-            1,
-        ),
+        good.replacen("{\"schemaVersion\":2,", "{\"schemaVersion\":2,\"schemaVersion\":2,", 1),
         good.replacen("\"layers\":", "\"Layers\":[],\"layers\":", 1),
         good.replacen("\"layers\":", "\"layers\":[],\"layers\":", 1),
         format!("{good} x"),
@@ -142,14 +119,11 @@ fn a_manifest_that_hashes_to_something_else_is_502_and_not_kept() {
     assert_eq!(world.get(&by_digest).brief(), "502 DIGEST_INVALID");
     // By tag the head's promise counts. It may have moved in between, so it is asked for twice.
     let promised = HeaderName::from_static("docker-content-digest");
-    let lie: Said = get("app/manifests/v1")
-        .manifest(&sent)
-        .header(promised.clone(), &digest(&wanted).to_string());
+    let lie: Said =
+        get("app/manifests/v1").manifest(&sent).header(promised.clone(), &digest(&wanted).to_string());
     world.expect(lie.clone()).expect(lie.clone());
     assert_eq!(world.get("app/manifests/v1").brief(), "502 DIGEST_INVALID");
-    world
-        .expect(lie)
-        .expect(get("app/manifests/v1").manifest(&wanted));
+    world.expect(lie).expect(get("app/manifests/v1").manifest(&wanted));
     assert_eq!(world.get("app/manifests/v1").brief(), "200 MISS");
     assert_eq!(world.store.objects(), [digest(&wanted)]);
     // A HEAD by digest that speaks of another one is no answer.
@@ -163,9 +137,7 @@ fn a_manifest_that_breaks_off_is_asked_for_once_more() {
     let text = image("one");
     let world = public();
     let broken = || get("app/manifests/v1").manifest(&text).cut(20);
-    world
-        .expect(broken())
-        .expect(get("app/manifests/v1").manifest(&text));
+    world.expect(broken()).expect(get("app/manifests/v1").manifest(&text));
     assert_eq!(world.get("app/manifests/v1").brief(), "200 MISS");
     let other = public();
     other.expect(broken()).expect(broken());
@@ -175,10 +147,9 @@ fn a_manifest_that_breaks_off_is_asked_for_once_more() {
 #[test]
 fn a_manifest_of_more_than_four_mebibytes_is_refused_announced_or_not() {
     let text = image(&"x".repeat(4 << 20));
-    for said in [
-        get("app/manifests/v1").manifest(&text),
-        get("app/manifests/v1").manifest(&text).unsized_body(),
-    ] {
+    for said in
+        [get("app/manifests/v1").manifest(&text), get("app/manifests/v1").manifest(&text).unsized_body()]
+    {
         let world = public();
         world.expect(said);
         assert_eq!(world.get("app/manifests/v1").status, 502);

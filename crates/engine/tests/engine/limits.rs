@@ -9,9 +9,7 @@ const TAG: &str = "app/manifests/v1";
 
 /// Two pulls a minute, so twenty requests.
 fn world() -> World {
-    World::new(&format!(
-        "  rate_limit: {{ anonymous: \"2/min\", burst: 2 }}\n{PUBLIC}"
-    ))
+    World::new(&format!("  rate_limit: {{ anonymous: \"2/min\", burst: 2 }}\n{PUBLIC}"))
 }
 
 #[test]
@@ -22,10 +20,7 @@ fn pulls_are_counted_exactly_and_heads_and_blobs_are_not_pulls() {
     let blob = format!("app/blobs/{}", digest(b"a layer"));
     world.expect(get(&blob).blob(b"a layer"));
     let first = world.get(TAG);
-    assert_eq!(
-        (first.brief(), first.header("ratelimit-remaining")),
-        ("200 MISS".into(), Some("1;w=60"))
-    );
+    assert_eq!((first.brief(), first.header("ratelimit-remaining")), ("200 MISS".into(), Some("1;w=60")));
     for _ in 0..3 {
         assert_eq!(world.head(TAG).header("ratelimit-remaining"), None);
         assert_eq!(world.get(&blob).status, 200);
@@ -34,32 +29,20 @@ fn pulls_are_counted_exactly_and_heads_and_blobs_are_not_pulls() {
     let refused = world.get(TAG);
     assert_eq!(refused.brief(), "429 TOOMANYREQUESTS");
     assert_eq!(
-        (
-            refused.header("retry-after"),
-            refused.header("ratelimit-remaining")
-        ),
+        (refused.header("retry-after"), refused.header("ratelimit-remaining")),
         (Some("30"), Some("0;w=60"))
     );
     assert_eq!(world.events("Limited"), 1);
     assert_eq!(world.head(TAG).status, 200);
-    assert_eq!(
-        world.answer(Ask::get(TAG).from("198.51.100.1")).status,
-        200,
-        "others have their own"
-    );
+    assert_eq!(world.answer(Ask::get(TAG).from("198.51.100.1")).status, 200, "others have their own");
     world.advance(30.0);
-    assert_eq!(
-        (world.get(TAG).status.as_u16(), world.get(TAG).status.as_u16()),
-        (200, 429)
-    );
+    assert_eq!((world.get(TAG).status.as_u16(), world.get(TAG).status.as_u16()), (200, 429));
 }
 
 /// Who is refused by the limit learns nothing and costs nothing, not even a question upstream.
 #[test]
 fn the_limit_comes_before_everything_that_costs_something() {
-    let world = World::new(&format!(
-        "  rate_limit: {{ anonymous: \"1/min\", burst: 1 }}{PRIVATE}"
-    ));
+    let world = World::new(&format!("  rate_limit: {{ anonymous: \"1/min\", burst: 1 }}{PRIVATE}"));
     world.expect(head(TAG).status(404));
     assert_eq!(world.get(TAG).status, 404);
     assert_eq!(world.get("other/manifests/v1").brief(), "429 TOOMANYREQUESTS");
@@ -81,35 +64,24 @@ fn all_requests_are_bounded_tenfold_whatever_becomes_of_them() {
     for ask in asks {
         let world = world();
         world.expect(head(TAG).status(404));
-        let mut statuses: Vec<_> = (0..19)
-            .map(|_| world.answer(Ask::get("")).status.as_u16())
-            .collect();
+        let mut statuses: Vec<_> = (0..19).map(|_| world.answer(Ask::get("")).status.as_u16()).collect();
         assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
         statuses.clear();
         world.answer(Ask::head(TAG));
         let refused = world.answer(ask.clone());
         assert_eq!(refused.status, 429, "{ask:?}");
         assert_eq!(refused.header("retry-after"), Some("3"));
-        assert_eq!(
-            world.answer(Ask::get("").from("198.51.100.1")).status,
-            200,
-            "others have their own"
-        );
+        assert_eq!(world.answer(Ask::get("").from("198.51.100.1")).status, 200, "others have their own");
     }
 }
 
 #[test]
 fn known_clients_are_not_limited() {
-    let world = World::new(&format!(
-        "  rate_limit: {{ anonymous: \"1/min\", burst: 1 }}{PRIVATE}"
-    ));
+    let world = World::new(&format!("  rate_limit: {{ anonymous: \"1/min\", burst: 1 }}{PRIVATE}"));
     world.expect(get(TAG).manifest(&image("one")));
     for _ in 0..30 {
         let answered = world.answer(Ask::get(TAG).from(KNOWN));
-        assert_eq!(
-            (answered.status.as_u16(), answered.header("ratelimit-limit")),
-            (200, None)
-        );
+        assert_eq!((answered.status.as_u16(), answered.header("ratelimit-limit")), (200, None));
     }
 }
 
@@ -122,8 +94,5 @@ fn a_refusal_by_limit_ends_a_connection_that_had_to_end() {
         assert_eq!(world.answer(push()).header("connection"), Some("close"));
     }
     let refused = world.answer(push());
-    assert_eq!(
-        (refused.status.as_u16(), refused.header("connection")),
-        (429, Some("close"))
-    );
+    assert_eq!((refused.status.as_u16(), refused.header("connection")), (429, Some("close")));
 }

@@ -41,10 +41,8 @@ pub(crate) fn image(mark: &str) -> String {
 
 /// An OCI image of these layers.
 pub(crate) fn image_of(mark: &str, layers: &[&[u8]]) -> String {
-    let layers: Vec<_> = layers
-        .iter()
-        .map(|layer| descriptor("layer.v1.tar", layer, layer.len() as u64))
-        .collect();
+    let layers: Vec<_> =
+        layers.iter().map(|layer| descriptor("layer.v1.tar", layer, layer.len() as u64)).collect();
     image_with(mark, &layers.join(","))
 }
 
@@ -79,10 +77,7 @@ pub(crate) fn index(members: &[(&str, &str)]) -> String {
 
 /// The `mediaType` that a manifest gives itself.
 pub(crate) fn media_type(text: &str) -> &str {
-    let after = text
-        .split_once("\"mediaType\":\"")
-        .expect("a manifest that says its type")
-        .1;
+    let after = text.split_once("\"mediaType\":\"").expect("a manifest that says its type").1;
     after.split_once('"').unwrap().0
 }
 

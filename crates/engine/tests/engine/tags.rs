@@ -22,16 +22,8 @@ fn held(world: World, text: &str) -> World {
 }
 
 fn is_stale(answered: &Answered, text: &str, warning: &str, age: &str) {
-    assert_eq!(
-        (answered.brief(), &answered.body[..]),
-        ("200 STALE".into(), text.as_bytes())
-    );
-    assert!(
-        answered
-            .header("warning")
-            .is_some_and(|said| said.contains(warning)),
-        "{answered:?}"
-    );
+    assert_eq!((answered.brief(), &answered.body[..]), ("200 STALE".into(), text.as_bytes()));
+    assert!(answered.header("warning").is_some_and(|said| said.contains(warning)), "{answered:?}");
     assert_eq!(answered.header("age"), Some(age));
     assert!(answered.header("cache-control").unwrap().contains("max-age=0"));
 }
@@ -43,10 +35,7 @@ fn within_its_ttl_a_tag_is_believed() {
     world.advance(HOUR - 1.0);
     for warm in [world.get(TAG), world.head(TAG)] {
         assert_eq!(warm.brief(), "200 HIT");
-        assert_eq!(
-            warm.header("cache-control"),
-            Some("public, max-age=1, no-transform")
-        );
+        assert_eq!(warm.header("cache-control"), Some("public, max-age=1, no-transform"));
     }
     assert_eq!(world.upstream.count(), 1);
 }
@@ -70,14 +59,9 @@ fn past_its_ttl_a_new_digest_is_fetched_by_that_digest() {
     let world = holding(&old);
     world.advance(HOUR);
     let by_digest = format!("app/manifests/{}", digest(&new));
-    world
-        .expect(head(TAG).manifest(&new))
-        .expect(get(&by_digest).manifest(&new));
+    world.expect(head(TAG).manifest(&new)).expect(get(&by_digest).manifest(&new));
     let answered = world.get(TAG);
-    assert_eq!(
-        (answered.brief(), &answered.body[..]),
-        ("200 MISS".into(), new.as_bytes())
-    );
+    assert_eq!((answered.brief(), &answered.body[..]), ("200 MISS".into(), new.as_bytes()));
     assert_eq!(world.get(TAG).brief(), "200 HIT");
     assert_eq!(world.get(&by_digest).brief(), "200 HIT");
     assert_eq!(
@@ -188,9 +172,7 @@ fn a_new_digest_that_cannot_be_fetched_leaves_the_old_one() {
     let world = holding(&old);
     world.advance(HOUR);
     let by_digest = format!("app/manifests/{}", digest(&new));
-    world
-        .expect(head(TAG).manifest(&new))
-        .expect(get(&by_digest).status(429).header(RETRY_AFTER, "30"));
+    world.expect(head(TAG).manifest(&new)).expect(get(&by_digest).status(429).header(RETRY_AFTER, "30"));
     is_stale(&world.get(TAG), &old, "limits", "3600");
 }
 
@@ -200,10 +182,9 @@ fn a_new_digest_that_is_a_lie_leaves_the_old_one() {
     let world = holding(&old);
     world.advance(HOUR);
     let by_digest = format!("app/manifests/{}", digest(&new));
-    let lie = get(TAG).manifest(&third).header(
-        HeaderName::from_static("docker-content-digest"),
-        &digest(&new).to_string(),
-    );
+    let lie = get(TAG)
+        .manifest(&third)
+        .header(HeaderName::from_static("docker-content-digest"), &digest(&new).to_string());
     world
         .expect(head(TAG).manifest(&new))
         .expect(get(&by_digest).manifest(&third))
@@ -216,10 +197,7 @@ fn a_new_digest_that_is_a_lie_leaves_the_old_one() {
 #[test]
 fn past_max_stale_the_failure_is_passed_on() {
     let text = image("one");
-    let world = held(
-        World::new(&format!("  cache: {{ max_stale: \"1d\" }}\n{PUBLIC}")),
-        &text,
-    );
+    let world = held(World::new(&format!("  cache: {{ max_stale: \"1d\" }}\n{PUBLIC}")), &text);
     world.advance(HOUR + 86_400.0);
     world.expect(head(TAG).fails(Fault::Tls));
     assert_eq!(world.get(TAG).brief(), "200 STALE", "on its last day");
@@ -240,20 +218,12 @@ fn an_evicted_manifest_is_fetched_again_whatever_its_tag_says() {
     assert_eq!(world.get(TAG).brief(), "200 MISS");
     world.advance(HOUR);
     world.store.evict(digest(&text));
-    world
-        .expect(head(TAG).manifest(&text))
-        .expect(get(TAG).manifest(&text));
+    world.expect(head(TAG).manifest(&text)).expect(get(TAG).manifest(&text));
     assert_eq!(world.get(TAG).status, 200);
     world.advance(HOUR);
     world.store.evict(digest(&text));
-    world
-        .expect(head(TAG).fails(Fault::Tls))
-        .expect(get(TAG).fails(Fault::Tls));
-    assert_eq!(
-        world.get(TAG).brief(),
-        "502 UNAVAILABLE",
-        "nothing is held that could be served stale"
-    );
+    world.expect(head(TAG).fails(Fault::Tls)).expect(get(TAG).fails(Fault::Tls));
+    assert_eq!(world.get(TAG).brief(), "502 UNAVAILABLE", "nothing is held that could be served stale");
 }
 
 /// T-UF2: a tag that is gone, by `on_gone`.
@@ -291,11 +261,7 @@ fn t_uf2_a_refusal_denies_what_rests_on_credentials() {
     for status in [401, 403] {
         let world = private();
         let tries = if status == 401 { 2 } else { 1 };
-        world.expect(
-            get(TAG)
-                .status(401)
-                .header(http::header::WWW_AUTHENTICATE, "Basic realm=\"up\""),
-        );
+        world.expect(get(TAG).status(401).header(http::header::WWW_AUTHENTICATE, "Basic realm=\"up\""));
         world.expect(get(TAG).with(OURS).manifest(&text));
         let cold = world.answer(known());
         assert_eq!(
@@ -316,11 +282,7 @@ fn t_uf2_a_refusal_denies_what_rests_on_credentials() {
         assert!(!world.answer(known()).status.is_success());
         world.advance(20.0);
         world.expect(head(TAG).with(OURS).manifest(&text));
-        assert_eq!(
-            world.answer(known()).brief(),
-            "200 REVALIDATED",
-            "upstream relents"
-        );
+        assert_eq!(world.answer(known()).brief(), "200 REVALIDATED", "upstream relents");
     }
 }
 
@@ -329,11 +291,7 @@ fn a_refusal_leaves_public_content_of_a_source_with_credentials() {
     let text = image("one");
     let tag = "open/app/manifests/v1";
     let world = World::new(PRIVATE);
-    world.expect(
-        get(tag)
-            .status(401)
-            .header(http::header::WWW_AUTHENTICATE, "Basic realm=\"up\""),
-    );
+    world.expect(get(tag).status(401).header(http::header::WWW_AUTHENTICATE, "Basic realm=\"up\""));
     world.expect(get(tag).with(OURS).manifest(&text));
     assert_eq!(world.get(tag).brief(), "200 MISS");
     world.advance(HOUR);
@@ -347,10 +305,7 @@ fn a_low_budget_is_not_spent_on_what_is_held() {
     let world = World::new(&format!("  cache: {{ manifest_ttl: \"10m\" }}\n{PUBLIC}"));
     let remaining = HeaderName::from_static("ratelimit-remaining");
     let limit = HeaderName::from_static("ratelimit-limit");
-    let said = get(TAG)
-        .manifest(&text)
-        .header(limit, "100;w=21600")
-        .header(remaining, "9;w=21600");
+    let said = get(TAG).manifest(&text).header(limit, "100;w=21600").header(remaining, "9;w=21600");
     world.expect(said);
     assert_eq!(world.get(TAG).brief(), "200 MISS");
     world.advance(1200.0);

@@ -33,13 +33,10 @@ pub(super) struct Document {
 pub(super) fn document(text: &str) -> Result<Document, ManifestError> {
     let reader = Reader::default();
     let mut json = serde_json::Deserializer::from_str(text);
-    let document = reader
-        .object::<Document>("the manifest")
-        .deserialize(&mut json)
-        .and_then(|document| {
-            json.end()?;
-            Ok(document)
-        });
+    let document = reader.object::<Document>("the manifest").deserialize(&mut json).and_then(|document| {
+        json.end()?;
+        Ok(document)
+    });
     document.map_err(|error| reader.fault.take().unwrap_or_else(|| json_error(&error)))
 }
 
@@ -50,11 +47,7 @@ fn json_error(error: &serde_json::Error) -> ManifestError {
         Category::Eof => JsonFault::Truncated,
         Category::Data => JsonFault::WrongType,
     };
-    ManifestError::Json {
-        fault,
-        line: error.line(),
-        column: error.column(),
-    }
+    ManifestError::Json { fault, line: error.line(), column: error.column() }
 }
 
 /// What the parts of one reading share.
@@ -75,11 +68,7 @@ impl Reader {
 
     pub(super) fn count<E: Error>(&self) -> Result<(), E> {
         self.items.set(self.items.get() + 1);
-        if self.items.get() > MAX_ITEMS {
-            Err(self.fail(ManifestError::TooManyItems))
-        } else {
-            Ok(())
-        }
+        if self.items.get() > MAX_ITEMS { Err(self.fail(ManifestError::TooManyItems)) } else { Ok(()) }
     }
 
     fn parse_media_type(&self, at: &'static str, text: &str) -> Result<MediaType, ManifestError> {
@@ -95,11 +84,7 @@ impl Reader {
     }
 
     pub(super) fn object<T>(&self, at: &'static str) -> Object<'_, T> {
-        Object {
-            reader: self,
-            at,
-            fields: PhantomData,
-        }
+        Object { reader: self, at, fields: PhantomData }
     }
 
     fn list(&self, at: &'static str) -> Nullable<List<'_>> {
@@ -165,10 +150,9 @@ impl Fields for Document {
                 self.media_type = Some(map.next_value_seed(reader.text(|text| {
                     let parsed = reader.parse_media_type(at, text)?;
                     let exact = parsed.as_str() == text;
-                    exact.then_some(parsed).ok_or(ManifestError::MediaType {
-                        at,
-                        source: MediaTypeError::Malformed,
-                    })
+                    exact
+                        .then_some(parsed)
+                        .ok_or(ManifestError::MediaType { at, source: MediaTypeError::Malformed })
                 }))?);
             }
             "config" => self.config = map.next_value_seed(reader.descriptor("config"))?,
@@ -208,16 +192,8 @@ pub(super) struct DescriptorFields {
 }
 
 impl Fields for DescriptorFields {
-    const KEYS: &'static [&'static str] = &[
-        "mediaType",
-        "digest",
-        "size",
-        "urls",
-        "annotations",
-        "data",
-        "artifactType",
-        "platform",
-    ];
+    const KEYS: &'static [&'static str] =
+        &["mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"];
     type Whole = Descriptor;
 
     fn field<'de, A: MapAccess<'de>>(
@@ -233,18 +209,12 @@ impl Fields for DescriptorFields {
                 self.media_type = Some(map.next_value_seed(seed)?);
             }
             "digest" => {
-                let seed = reader.text(|text| {
-                    text.parse()
-                        .map_err(|source| ManifestError::Digest { at, source })
-                });
+                let seed =
+                    reader.text(|text| text.parse().map_err(|source| ManifestError::Digest { at, source }));
                 self.digest = Some(map.next_value_seed(seed)?);
             }
             "size" => self.size = Some(map.next_value_seed(Size { reader, at })?),
-            "urls" => {
-                self.urls = map
-                    .next_value_seed(Nullable(Urls { reader }))?
-                    .unwrap_or_default()
-            }
+            "urls" => self.urls = map.next_value_seed(Nullable(Urls { reader }))?.unwrap_or_default(),
             "annotations" => {
                 self.annotations = map.next_value_seed(reader.annotations(at))?.unwrap_or_default();
             }
@@ -272,14 +242,8 @@ impl Fields for DescriptorFields {
 }
 
 impl Fields for Platform {
-    const KEYS: &'static [&'static str] = &[
-        "architecture",
-        "os",
-        "os.version",
-        "os.features",
-        "variant",
-        "features",
-    ];
+    const KEYS: &'static [&'static str] =
+        &["architecture", "os", "os.version", "os.features", "variant", "features"];
     type Whole = Platform;
 
     fn field<'de, A: MapAccess<'de>>(

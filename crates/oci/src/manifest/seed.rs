@@ -31,12 +31,9 @@ impl<'de, T: Fields> Visitor<'de> for Object<'_, T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T::Whole, A::Error> {
         let mut fields = T::default();
         let mut seen = 0_u32;
-        while let Some(key) = map.next_key_seed(Key {
-            reader: self.reader,
-            at: self.at,
-            known: T::KEYS,
-            seen: &mut seen,
-        })? {
+        while let Some(key) =
+            map.next_key_seed(Key { reader: self.reader, at: self.at, known: T::KEYS, seen: &mut seen })?
+        {
             match key {
                 Some(key) => fields.field(key, self.at, &mut map, self.reader)?,
                 None => skip(&mut map)?,
@@ -196,9 +193,7 @@ impl<'de> Visitor<'de> for Annotations<'_> {
         while let Some((key, value)) = map.next_entry()? {
             self.reader.count()?;
             if annotations.insert(key, value).is_some() {
-                return Err(self
-                    .reader
-                    .fail(ManifestError::DuplicateAnnotation { at: self.at }));
+                return Err(self.reader.fail(ManifestError::DuplicateAnnotation { at: self.at }));
             }
         }
         Ok(annotations)
@@ -252,11 +247,7 @@ impl Visitor<'_> for Size<'_> {
         f.write_str("a number of bytes")
     }
     fn visit_u64<E: Error>(self, size: u64) -> Result<u64, E> {
-        if i64::try_from(size).is_ok() {
-            Ok(size)
-        } else {
-            Err(self.refuse())
-        }
+        if i64::try_from(size).is_ok() { Ok(size) } else { Err(self.refuse()) }
     }
     fn visit_i64<E: Error>(self, _: i64) -> Result<u64, E> {
         Err(self.refuse())

@@ -60,20 +60,11 @@ fn an_image_is_read() {
     assert_eq!(manifest.kind, Kind::Image);
     assert_eq!(manifest.media_type.as_str(), media::OCI_MANIFEST);
     assert_eq!(manifest.annotations["a"], "b");
-    assert_eq!(
-        manifest.config.as_ref().unwrap().media_type.as_str(),
-        media::OCI_CONFIG
-    );
+    assert_eq!(manifest.config.as_ref().unwrap().media_type.as_str(), media::OCI_CONFIG);
     assert_eq!(manifest.layers.len(), 1);
-    assert_eq!(
-        (manifest.layers[0].size, manifest.layers[0].digest),
-        (7, Digest::sha256(b""))
-    );
+    assert_eq!((manifest.layers[0].size, manifest.layers[0].digest), (7, Digest::sha256(b"")));
     assert_eq!(manifest.descriptors().count(), 2);
-    assert_eq!(
-        (manifest.subject, manifest.artifact_type, manifest.children),
-        (None, None, vec![])
-    );
+    assert_eq!((manifest.subject, manifest.artifact_type, manifest.children), (None, None, vec![]));
 }
 
 #[test]
@@ -83,11 +74,7 @@ fn an_index_is_read() {
     let platform = manifest.children[0].platform.as_deref().unwrap();
     assert_eq!(
         *platform,
-        Platform {
-            architecture: "arm64".into(),
-            os: "linux".into(),
-            variant: Some("v8".into())
-        }
+        Platform { architecture: "arm64".into(), os: "linux".into(), variant: Some("v8".into()) }
     );
     assert_eq!((manifest.config, manifest.layers), (None, vec![]));
 }
@@ -105,54 +92,23 @@ fn t_bi1_legal_variants_are_accepted_with_the_canonical_type() {
         "schemaVersion": 2, "config": descriptor(media::OCI_CONFIG), "layers": null, "manifests": null,
         "annotations": null, "subject": null, "artifactType": null,
     });
-    let nested = with(
-        index(),
-        "manifests",
-        json!([descriptor(media::OCI_INDEX), descriptor(media::DOCKER_LIST)]),
-    );
+    let nested =
+        with(index(), "manifests", json!([descriptor(media::OCI_INDEX), descriptor(media::DOCKER_LIST)]));
     let parameters = format!("{}; charset=utf-8", media::OCI_MANIFEST.to_uppercase());
     let rows: &[(Value, Option<&str>, &str)] = &[
         (image(), None, media::OCI_MANIFEST),
         (image(), Some(&parameters), media::OCI_MANIFEST),
         (without(image(), "mediaType"), None, media::OCI_MANIFEST),
-        (
-            without(image(), "mediaType"),
-            Some(media::OCI_MANIFEST),
-            media::OCI_MANIFEST,
-        ),
-        (
-            with(image(), "mediaType", json!(media::DOCKER_MANIFEST)),
-            None,
-            media::DOCKER_MANIFEST,
-        ),
+        (without(image(), "mediaType"), Some(media::OCI_MANIFEST), media::OCI_MANIFEST),
+        (with(image(), "mediaType", json!(media::DOCKER_MANIFEST)), None, media::DOCKER_MANIFEST),
         (without(index(), "mediaType"), None, media::OCI_INDEX),
-        (
-            with(index(), "mediaType", json!(media::DOCKER_LIST)),
-            Some(media::DOCKER_LIST),
-            media::DOCKER_LIST,
-        ),
-        (
-            with(index(), "subject", descriptor(media::OCI_INDEX)),
-            None,
-            media::OCI_INDEX,
-        ),
+        (with(index(), "mediaType", json!(media::DOCKER_LIST)), Some(media::DOCKER_LIST), media::DOCKER_LIST),
+        (with(index(), "subject", descriptor(media::OCI_INDEX)), None, media::OCI_INDEX),
         (with(index(), "manifests", json!([])), None, media::OCI_INDEX),
         (with(index(), "manifests", json!(null)), None, media::OCI_INDEX),
-        (
-            with(image(), "layers", json!([foreign])),
-            None,
-            media::OCI_MANIFEST,
-        ),
-        (
-            with(image(), "artifactType", json!("junk, not a media type")),
-            None,
-            media::OCI_MANIFEST,
-        ),
-        (
-            with(image(), "unknown", json!([{"Layers": [1.5e300, "\u{0}"]}])),
-            None,
-            media::OCI_MANIFEST,
-        ),
+        (with(image(), "layers", json!([foreign])), None, media::OCI_MANIFEST),
+        (with(image(), "artifactType", json!("junk, not a media type")), None, media::OCI_MANIFEST),
+        (with(image(), "unknown", json!([{"Layers": [1.5e300, "\u{0}"]}])), None, media::OCI_MANIFEST),
         (artifact, None, media::OCI_MANIFEST),
         (nulls, None, media::OCI_MANIFEST),
         (nested, None, media::OCI_INDEX),
@@ -165,16 +121,11 @@ fn t_bi1_legal_variants_are_accepted_with_the_canonical_type() {
 
 #[test]
 fn t_bi1_ambiguous_manifests_are_refused() {
-    for (key, member) in [
-        ("config", descriptor("a/b")),
-        ("layers", json!([])),
-        ("layers", json!([descriptor("a/b")])),
-    ] {
+    for (key, member) in
+        [("config", descriptor("a/b")), ("layers", json!([])), ("layers", json!([descriptor("a/b")]))]
+    {
         let error = parse(&with(index(), key, member), None).unwrap_err();
-        assert!(
-            matches!(error, ManifestError::Ambiguous { key: found, .. } if found == key),
-            "{error}"
-        );
+        assert!(matches!(error, ManifestError::Ambiguous { key: found, .. } if found == key), "{error}");
     }
     for value in [image(), without(image(), "mediaType")] {
         let both = with(value, "manifests", json!([]));
@@ -187,25 +138,14 @@ fn t_bi1_ambiguous_manifests_are_refused() {
 
 #[test]
 fn t_bi1_the_type_is_decided_by_the_bytes_alone() {
-    let all = [
-        media::OCI_INDEX,
-        media::OCI_MANIFEST,
-        media::DOCKER_LIST,
-        media::DOCKER_MANIFEST,
-    ];
-    for value in [
-        image(),
-        index(),
-        without(image(), "mediaType"),
-        without(index(), "mediaType"),
-    ] {
+    let all = [media::OCI_INDEX, media::OCI_MANIFEST, media::DOCKER_LIST, media::DOCKER_MANIFEST];
+    for value in [image(), index(), without(image(), "mediaType"), without(index(), "mediaType")] {
         let own = parse(&value, None).unwrap().media_type;
         for content_type in all {
             match parse(&value, Some(content_type)) {
-                Ok(manifest) => assert_eq!(
-                    (manifest.media_type.as_str(), &manifest.media_type),
-                    (content_type, &own)
-                ),
+                Ok(manifest) => {
+                    assert_eq!((manifest.media_type.as_str(), &manifest.media_type), (content_type, &own))
+                }
                 Err(error) => {
                     assert_ne!(own.as_str(), content_type);
                     assert!(matches!(error, ManifestError::Disagreement { .. }), "{error}");
@@ -217,80 +157,44 @@ fn t_bi1_the_type_is_decided_by_the_bytes_alone() {
 
 #[test]
 fn t_bi1_other_types_are_refused() {
-    for content_type in [
-        "text/plain",
-        "text/html; charset=utf-8",
-        media::JSON,
-        media::OCTET_STREAM,
-        media::OCI_CONFIG,
-    ] {
+    for content_type in
+        ["text/plain", "text/html; charset=utf-8", media::JSON, media::OCTET_STREAM, media::OCI_CONFIG]
+    {
         let error = parse(&image(), Some(content_type)).unwrap_err();
-        assert!(
-            matches!(error, ManifestError::NotAManifest { .. }),
-            "{content_type}: {error}"
-        );
+        assert!(matches!(error, ManifestError::NotAManifest { .. }), "{content_type}: {error}");
         let error = parse(&with(image(), "mediaType", json!(content_type)), None).unwrap_err();
-        let expected = matches!(
-            error,
-            ManifestError::NotAManifest { .. } | ManifestError::MediaType { .. }
-        );
+        let expected = matches!(error, ManifestError::NotAManifest { .. } | ManifestError::MediaType { .. });
         assert!(expected, "{content_type}: {error}");
     }
     for content_type in ["", "json", "application/", "\u{0}"] {
         assert!(
-            matches!(
-                parse(&image(), Some(content_type)),
-                Err(ManifestError::ContentType(_))
-            ),
+            matches!(parse(&image(), Some(content_type)), Err(ManifestError::ContentType(_))),
             "{content_type:?}"
         );
     }
     let inexact = format!("{}; charset=utf-8", media::OCI_MANIFEST);
-    for media_type in [
-        inexact,
-        media::OCI_MANIFEST.to_uppercase(),
-        format!(" {}", media::OCI_MANIFEST),
-    ] {
+    for media_type in [inexact, media::OCI_MANIFEST.to_uppercase(), format!(" {}", media::OCI_MANIFEST)] {
         let error = parse(&with(image(), "mediaType", json!(media_type)), None).unwrap_err();
-        assert!(
-            matches!(error, ManifestError::MediaType { .. }),
-            "{media_type}: {error}"
-        );
+        assert!(matches!(error, ManifestError::MediaType { .. }), "{media_type}: {error}");
     }
 }
 
 #[test]
 fn t_bi1_schema_1_is_refused() {
     let old = json!({"schemaVersion": 1, "name": "a", "tag": "b", "architecture": "c", "fsLayers": [], "history": []});
-    for content_type in [
-        None,
-        Some(media::DOCKER_SCHEMA1),
-        Some(media::DOCKER_SCHEMA1_SIGNED),
-    ] {
+    for content_type in [None, Some(media::DOCKER_SCHEMA1), Some(media::DOCKER_SCHEMA1_SIGNED)] {
         assert_eq!(parse(&old, content_type), Err(ManifestError::Schema1));
     }
-    assert_eq!(
-        parse(&without(old, "fsLayers"), None),
-        Err(ManifestError::Schema1)
-    );
-    assert_eq!(
-        parse(&with(image(), "fsLayers", json!([])), None),
-        Err(ManifestError::Schema1)
-    );
+    assert_eq!(parse(&without(old, "fsLayers"), None), Err(ManifestError::Schema1));
+    assert_eq!(parse(&with(image(), "fsLayers", json!([])), None), Err(ManifestError::Schema1));
     assert_eq!(
         parse(&with(image(), "mediaType", json!(media::DOCKER_SCHEMA1)), None),
         Err(ManifestError::Schema1)
     );
     for version in [json!(0), json!(3)] {
-        assert_eq!(
-            parse(&with(image(), "schemaVersion", version), None),
-            Err(ManifestError::SchemaVersion)
-        );
+        assert_eq!(parse(&with(image(), "schemaVersion", version), None), Err(ManifestError::SchemaVersion));
     }
-    assert_eq!(
-        parse(&without(image(), "schemaVersion"), None),
-        Err(ManifestError::SchemaVersion)
-    );
+    assert_eq!(parse(&without(image(), "schemaVersion"), None), Err(ManifestError::SchemaVersion));
     for version in [json!("2"), json!(2.0), json!(null), json!(-2)] {
         let error = parse(&with(image(), "schemaVersion", version), None).unwrap_err();
         assert!(is_json(&error, JsonFault::WrongType), "{error}");
@@ -301,13 +205,7 @@ fn t_bi1_schema_1_is_refused() {
 fn what_is_required_is_missed() {
     for (value, key) in [(image(), "config"), (image(), "layers"), (index(), "manifests")] {
         let error = parse(&without(value, key), None).unwrap_err();
-        assert_eq!(
-            error,
-            ManifestError::Missing {
-                at: "the manifest",
-                key
-            }
-        );
+        assert_eq!(error, ManifestError::Missing { at: "the manifest", key });
     }
     assert!(matches!(
         parse_text("{\"schemaVersion\":2}"),
@@ -326,73 +224,34 @@ fn t_bi2_keys_that_come_twice_are_refused() {
     for key in ["schemaVersion", "mediaType", "config", "layers"] {
         let member = image()[key].to_string();
         let error = parse_text(&image_text(&format!("\"{key}\":{member}"))).unwrap_err();
-        assert_eq!(
-            error,
-            ManifestError::DuplicateKey {
-                at: "the manifest",
-                key
-            }
-        );
+        assert_eq!(error, ManifestError::DuplicateKey { at: "the manifest", key });
     }
     for key in ["manifests", "subject", "annotations", "artifactType", "fsLayers"] {
         let error = parse_text(&image_text(&format!("\"{key}\":null,\"{key}\":null"))).unwrap_err();
-        assert_eq!(
-            error,
-            ManifestError::DuplicateKey {
-                at: "the manifest",
-                key
-            }
-        );
+        assert_eq!(error, ManifestError::DuplicateKey { at: "the manifest", key });
     }
     // The same key, spelt with an escape.
     let error = parse_text(&image_text("\"\\u006cayers\":[]")).unwrap_err();
-    assert_eq!(
-        error,
-        ManifestError::DuplicateKey {
-            at: "the manifest",
-            key: "layers"
-        }
-    );
+    assert_eq!(error, ManifestError::DuplicateKey { at: "the manifest", key: "layers" });
     for (place, at) in [("config", "config"), ("subject", "subject")] {
         for key in ["mediaType", "digest", "size"] {
             let inner = descriptor("a/b").to_string();
             let member = descriptor("a/b")[key].to_string();
             let twice = format!("{},\"{key}\":{member}}}", &inner[..inner.len() - 1]);
-            let text = with(image(), place, json!("HERE"))
-                .to_string()
-                .replace("\"HERE\"", &twice);
+            let text = with(image(), place, json!("HERE")).to_string().replace("\"HERE\"", &twice);
             assert_eq!(parse_text(&text), Err(ManifestError::DuplicateKey { at, key }));
         }
     }
-    for (key, member) in [
-        ("urls", "[]"),
-        ("data", "\"\""),
-        ("platform", "{}"),
-        ("annotations", "{}"),
-    ] {
+    for (key, member) in [("urls", "[]"), ("data", "\"\""), ("platform", "{}"), ("annotations", "{}")] {
         let inner = descriptor("a/b").to_string();
-        let twice = format!(
-            "{},\"{key}\":{member},\"{key}\":{member}}}",
-            &inner[..inner.len() - 1]
-        );
-        let text = with(image(), "layers", json!(["HERE"]))
-            .to_string()
-            .replace("\"HERE\"", &twice);
-        assert_eq!(
-            parse_text(&text),
-            Err(ManifestError::DuplicateKey { at: "layers", key })
-        );
+        let twice = format!("{},\"{key}\":{member},\"{key}\":{member}}}", &inner[..inner.len() - 1]);
+        let text = with(image(), "layers", json!(["HERE"])).to_string().replace("\"HERE\"", &twice);
+        assert_eq!(parse_text(&text), Err(ManifestError::DuplicateKey { at: "layers", key }));
     }
     let error = parse_text(&image_text("\"annotations\":{\"a\":\"b\",\"a\":\"b\"}")).unwrap_err();
     assert_eq!(error, ManifestError::DuplicateAnnotation { at: "the manifest" });
     let platform = index().to_string().replace("\"os\":", "\"os\":\"x\",\"os\":");
-    assert_eq!(
-        parse_text(&platform),
-        Err(ManifestError::DuplicateKey {
-            at: "platform",
-            key: "os"
-        })
-    );
+    assert_eq!(parse_text(&platform), Err(ManifestError::DuplicateKey { at: "platform", key: "os" }));
 }
 
 #[test]
@@ -413,33 +272,15 @@ fn t_bi2_keys_in_another_case_are_refused() {
     ];
     for (written, key) in rows {
         let error = parse_text(&image_text(&format!("\"{written}\":null"))).unwrap_err();
-        assert_eq!(
-            error,
-            ManifestError::KeyCase {
-                at: "the manifest",
-                key
-            },
-            "{written}"
-        );
+        assert_eq!(error, ManifestError::KeyCase { at: "the manifest", key }, "{written}");
     }
-    for (written, key) in [
-        ("Digest", "digest"),
-        ("SIZE", "size"),
-        ("\u{17F}ize", "size"),
-        ("Urls", "urls"),
-    ] {
+    for (written, key) in [("Digest", "digest"), ("SIZE", "size"), ("\u{17F}ize", "size"), ("Urls", "urls")] {
         let layer = with(descriptor("a/b"), written, json!(null));
         let error = parse(&with(image(), "layers", json!([layer])), None).unwrap_err();
         assert_eq!(error, ManifestError::KeyCase { at: "layers", key }, "{written}");
     }
     // Where keys are free, case is too.
-    assert!(
-        parse(
-            &with(image(), "annotations", json!({"a": "", "A": "", "Layers": ""})),
-            None
-        )
-        .is_ok()
-    );
+    assert!(parse(&with(image(), "annotations", json!({"a": "", "A": "", "Layers": ""})), None).is_ok());
     assert!(parse(&with(image(), "layersX", json!({"Digest": 1})), None).is_ok());
 }
 
@@ -456,25 +297,11 @@ fn t_bi2_what_is_not_one_json_object_is_refused() {
     for end in 0..text.len() {
         assert!(parse_text(&text[..end]).is_err(), "cut at {end}");
     }
-    assert_eq!(
-        parse_text(&format!("\u{FEFF}{text}")),
-        Err(ManifestError::ByteOrderMark)
-    );
+    assert_eq!(parse_text(&format!("\u{FEFF}{text}")), Err(ManifestError::ByteOrderMark));
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(Manifest::parse(&utf16, None).is_err());
-    for junk in [
-        "NaN",
-        "Infinity",
-        "-",
-        "01",
-        "1.",
-        "'a'",
-        "undefined",
-        "\"\t\"",
-        "\"\\x\"",
-        "[1,]",
-        "{a:1}",
-    ] {
+    for junk in ["NaN", "Infinity", "-", "01", "1.", "'a'", "undefined", "\"\t\"", "\"\\x\"", "[1,]", "{a:1}"]
+    {
         let error = parse_text(&image_text(&format!("\"x\":{junk}"))).unwrap_err();
         assert!(is_json(&error, JsonFault::Malformed), "{junk}: {error}");
     }
@@ -508,26 +335,16 @@ fn t_bi3_every_descriptor_has_a_strict_digest() {
         let rows = [
             (with(image(), "config", wrong.clone()), "config"),
             (with(image(), "subject", wrong.clone()), "subject"),
-            (
-                with(image(), "layers", json!([descriptor("a/b"), wrong.clone()])),
-                "layers",
-            ),
+            (with(image(), "layers", json!([descriptor("a/b"), wrong.clone()])), "layers"),
             (with(index(), "manifests", json!([wrong])), "manifests"),
         ];
         for (value, expected) in rows {
             let error = parse(&value, None).unwrap_err();
-            assert!(
-                matches!(error, ManifestError::Digest { at, .. } if at == expected),
-                "{digest}: {error}"
-            );
+            assert!(matches!(error, ManifestError::Digest { at, .. } if at == expected), "{digest}: {error}");
         }
     }
     let sha512 = Digest::of(Algorithm::Sha512, b"x");
-    let value = with(
-        image(),
-        "config",
-        with(descriptor("a/b"), "digest", json!(sha512)),
-    );
+    let value = with(image(), "config", with(descriptor("a/b"), "digest", json!(sha512)));
     assert_eq!(parse(&value, None).unwrap().config.unwrap().digest, sha512);
 }
 
@@ -549,16 +366,9 @@ fn t_bi6_sizes_are_counts_of_bytes() {
         "null",
         "[]",
     ] {
-        let value = with(
-            image(),
-            "layers",
-            json!([with(descriptor("a/b"), "size", json!("HERE"))]),
-        );
+        let value = with(image(), "layers", json!([with(descriptor("a/b"), "size", json!("HERE"))]));
         let error = parse_text(&value.to_string().replace("\"HERE\"", size)).unwrap_err();
-        let refused = matches!(
-            error,
-            ManifestError::Size { at: "layers" } | ManifestError::Json { .. }
-        );
+        let refused = matches!(error, ManifestError::Size { at: "layers" } | ManifestError::Json { .. });
         assert!(refused, "{size}: {error}");
     }
 }

@@ -21,72 +21,23 @@ fn every_endpoint_is_read() {
         ("/v2/".to_owned(), Call::Ping),
         ("/v2/_catalog".to_owned(), Call::Catalog),
         ("/token".to_owned(), Call::Token),
-        (
-            "/v2/a/manifests/latest".to_owned(),
-            Call::Manifest {
-                name: name("a"),
-                reference: tag("latest"),
-            },
-        ),
+        ("/v2/a/manifests/latest".to_owned(), Call::Manifest { name: name("a"), reference: tag("latest") }),
         (
             format!("/v2/a/b/manifests/sha256:{HEX}"),
-            Call::Manifest {
-                name: name("a/b"),
-                reference: Ok(digest().into()),
-            },
+            Call::Manifest { name: name("a/b"), reference: Ok(digest().into()) },
         ),
-        (
-            format!("/v2/a/b/blobs/sha256:{HEX}"),
-            Call::Blob {
-                name: name("a/b"),
-                digest: Ok(digest()),
-            },
-        ),
-        (
-            format!("/v2/a/b/blobs/sha256%3A{HEX}"),
-            Call::Blob {
-                name: name("a/b"),
-                digest: Ok(digest()),
-            },
-        ),
-        (
-            format!("/v2/a/b/blobs/sha256%3a{HEX}"),
-            Call::Blob {
-                name: name("a/b"),
-                digest: Ok(digest()),
-            },
-        ),
+        (format!("/v2/a/b/blobs/sha256:{HEX}"), Call::Blob { name: name("a/b"), digest: Ok(digest()) }),
+        (format!("/v2/a/b/blobs/sha256%3A{HEX}"), Call::Blob { name: name("a/b"), digest: Ok(digest()) }),
+        (format!("/v2/a/b/blobs/sha256%3a{HEX}"), Call::Blob { name: name("a/b"), digest: Ok(digest()) }),
         ("/v2/a/tags/list".to_owned(), Call::Tags { name: name("a") }),
-        (
-            format!("/v2/a/referrers/sha256:{HEX}"),
-            Call::Referrers {
-                name: name("a"),
-                digest: Ok(digest()),
-            },
-        ),
+        (format!("/v2/a/referrers/sha256:{HEX}"), Call::Referrers { name: name("a"), digest: Ok(digest()) }),
         ("/v2/a/blobs/uploads".to_owned(), Call::Upload { name: name("a") }),
-        (
-            "/v2/a/blobs/uploads/".to_owned(),
-            Call::Upload { name: name("a") },
-        ),
-        (
-            "/v2/a/blobs/uploads/5d1c-77".to_owned(),
-            Call::Upload { name: name("a") },
-        ),
+        ("/v2/a/blobs/uploads/".to_owned(), Call::Upload { name: name("a") }),
+        ("/v2/a/blobs/uploads/5d1c-77".to_owned(), Call::Upload { name: name("a") }),
     ];
     for (path, call) in rows {
-        assert_eq!(
-            parse(&path),
-            Ok(ApiPath {
-                root: None,
-                call: call.clone()
-            }),
-            "{path}"
-        );
-        let rooted = ApiPath {
-            root: Some("hub/eu".into()),
-            call,
-        };
+        assert_eq!(parse(&path), Ok(ApiPath { root: None, call: call.clone() }), "{path}");
+        let rooted = ApiPath { root: Some("hub/eu".into()), call };
         assert_eq!(parse(&format!("/hub/eu{path}")), Ok(rooted), "/hub/eu{path}");
     }
 }
@@ -94,11 +45,7 @@ fn every_endpoint_is_read() {
 #[test]
 fn names_are_matched_from_the_right() {
     let rows = [
-        (
-            "/v2/manifests/manifests/manifests",
-            name("manifests"),
-            "manifests",
-        ),
+        ("/v2/manifests/manifests/manifests", name("manifests"), "manifests"),
         ("/v2/a/blobs/uploads/manifests/x", name("a/blobs/uploads"), "x"),
         ("/v2/a/tags/list/manifests/x", name("a/tags/list"), "x"),
         ("/v2/v2/v2/manifests/v2", name("v2/v2"), "v2"),
@@ -107,18 +54,10 @@ fn names_are_matched_from_the_right() {
         ("/v2/token/manifests/token", name("token"), "token"),
     ];
     for (path, name, reference) in rows {
-        let call = Call::Manifest {
-            name,
-            reference: tag(reference),
-        };
+        let call = Call::Manifest { name, reference: tag(reference) };
         assert_eq!(parse(path), Ok(ApiPath { root: None, call }), "{path}");
     }
-    assert_eq!(
-        parse("/v2/a/manifests/tags/list").unwrap().call,
-        Call::Tags {
-            name: name("a/manifests")
-        }
-    );
+    assert_eq!(parse("/v2/a/manifests/tags/list").unwrap().call, Call::Tags { name: name("a/manifests") });
 }
 
 #[test]
@@ -177,11 +116,7 @@ fn t_bi4_hostile_paths_are_refused() {
     ];
     for (path, error) in rows {
         // "https:" is a root like any other, but for the empty segment behind it.
-        let path = if path.starts_with("https") {
-            format!("/{path}")
-        } else {
-            path.to_owned()
-        };
+        let path = if path.starts_with("https") { format!("/{path}") } else { path.to_owned() };
         assert_eq!(parse(&path), Err(error), "{path:?}");
         assert!(!error.to_string().is_empty());
     }
@@ -214,35 +149,23 @@ fn t_bi3_a_bad_digest_is_called_a_bad_digest() {
         &long,
     ];
     for text in bad {
-        let Ok(ApiPath {
-            call: Call::Blob { digest, .. },
-            ..
-        }) = parse(&format!("/v2/a/blobs/{text}"))
+        let Ok(ApiPath { call: Call::Blob { digest, .. }, .. }) = parse(&format!("/v2/a/blobs/{text}"))
         else {
             panic!("{text}")
         };
         assert!(digest.is_err(), "{text}");
-        let Ok(ApiPath {
-            call: Call::Referrers { digest, .. },
-            ..
-        }) = parse(&format!("/v2/a/referrers/{text}"))
+        let Ok(ApiPath { call: Call::Referrers { digest, .. }, .. }) =
+            parse(&format!("/v2/a/referrers/{text}"))
         else {
             panic!("{text}")
         };
         assert!(digest.is_err(), "{text}");
     }
-    let Ok(ApiPath {
-        call: Call::Manifest { reference, .. },
-        ..
-    }) = parse("/v2/a/manifests/sha256:x")
-    else {
+    let Ok(ApiPath { call: Call::Manifest { reference, .. }, .. }) = parse("/v2/a/manifests/sha256:x") else {
         panic!()
     };
     assert!(matches!(reference, Err(ReferenceError::Digest(_))));
-    let Ok(ApiPath {
-        call: Call::Manifest { reference, .. },
-        ..
-    }) = parse("/v2/a/manifests/%2e%2e%2f")
+    let Ok(ApiPath { call: Call::Manifest { reference, .. }, .. }) = parse("/v2/a/manifests/%2e%2e%2f")
     else {
         panic!()
     };
@@ -251,19 +174,11 @@ fn t_bi3_a_bad_digest_is_called_a_bad_digest() {
 
 #[test]
 fn a_raw_name_is_checked_wherever_it_comes_from() {
-    assert_eq!(
-        RawName::parse("ghcr.io/o/i").unwrap().split_first(),
-        ("ghcr.io", Some("o/i"))
-    );
-    assert_eq!(
-        RawName::parse("busybox").unwrap().split_first(),
-        ("busybox", None)
-    );
-    for (text, error) in [
-        ("", PathError::EmptySegment),
-        ("a/../b", PathError::DotSegment),
-        ("a%41", PathError::Character),
-    ] {
+    assert_eq!(RawName::parse("ghcr.io/o/i").unwrap().split_first(), ("ghcr.io", Some("o/i")));
+    assert_eq!(RawName::parse("busybox").unwrap().split_first(), ("busybox", None));
+    for (text, error) in
+        [("", PathError::EmptySegment), ("a/../b", PathError::DotSegment), ("a%41", PathError::Character)]
+    {
         assert_eq!(RawName::parse(text), Err(error), "{text:?}");
     }
 }

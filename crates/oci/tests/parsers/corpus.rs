@@ -14,11 +14,7 @@ fn t_bi7_the_corpora_hold() {
             .map(|entry| entry.unwrap().path())
             .collect();
         files.sort();
-        assert!(
-            files.len() >= 5,
-            "the corpus of {name} has only {} files",
-            files.len()
-        );
+        assert!(files.len() >= 5, "the corpus of {name} has only {} files", files.len());
         for file in files {
             // The name of the file is all that a failing assertion does not say.
             println!("{}", file.display());

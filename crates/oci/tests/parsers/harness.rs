@@ -39,10 +39,7 @@ pub(crate) fn digest(data: &[u8]) {
     };
     assert_eq!(digest.to_string(), text);
     assert_eq!(digest.hex().len(), digest.algorithm().hex_len());
-    assert!(
-        text.bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':')
-    );
+    assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b':'));
     let json = serde_json::to_string(&digest).unwrap();
     assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
 }
@@ -67,10 +64,7 @@ pub(crate) fn reference(data: &[u8]) {
     if let Ok(tag) = Tag::from_str(text) {
         assert_eq!(tag.as_str(), text);
         assert!(text.len() <= Tag::MAX && !text.starts_with('.') && !text.starts_with('-'));
-        assert!(
-            text.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-        );
+        assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
     }
     match Reference::from_str(text) {
         Ok(reference) => {
@@ -100,20 +94,18 @@ pub(crate) fn path(data: &[u8]) {
                 Call::Upload { name } => {
                     assert!(rest.starts_with(&format!("{}/blobs/uploads", named(&name))))
                 }
-                Call::Manifest {
-                    name,
-                    reference: Ok(it),
-                } => assert_eq!(rest, format!("{}/manifests/{it}", named(&name))),
+                Call::Manifest { name, reference: Ok(it) } => {
+                    assert_eq!(rest, format!("{}/manifests/{it}", named(&name)))
+                }
                 Call::Blob { name, digest: Ok(it) } => {
                     assert_eq!(rest, format!("{}/blobs/{it}", named(&name)))
                 }
                 Call::Referrers { name, digest: Ok(it) } => {
                     assert_eq!(rest, format!("{}/referrers/{it}", named(&name)))
                 }
-                Call::Manifest {
-                    name,
-                    reference: Err(_),
-                } => assert!(rest.starts_with(&format!("{}/manifests/", named(&name)))),
+                Call::Manifest { name, reference: Err(_) } => {
+                    assert!(rest.starts_with(&format!("{}/manifests/", named(&name))))
+                }
                 Call::Blob { name, digest: Err(_) } => {
                     assert!(rest.starts_with(&format!("{}/blobs/", named(&name))))
                 }
@@ -131,11 +123,7 @@ fn raw(text: &str, max: usize) -> String {
     assert!(text.len() <= max);
     for segment in text.split('/') {
         assert!(!matches!(segment, "" | "." | ".."));
-        assert!(
-            segment
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && !b"%\\".contains(&byte))
-        );
+        assert!(segment.bytes().all(|byte| byte.is_ascii_graphic() && !b"%\\".contains(&byte)));
     }
     format!("/{text}")
 }
@@ -180,18 +168,11 @@ pub(crate) fn challenge(data: &[u8]) {
     for challenge in &read {
         assert!(challenge.params.len() <= challenge::MAX_PARAMS);
         assert_eq!(challenge.scheme, challenge.scheme.to_ascii_lowercase());
-        let mut line = format!(
-            "{} {}",
-            challenge.scheme,
-            challenge.token68.as_deref().unwrap_or_default()
-        );
+        let mut line = format!("{} {}", challenge.scheme, challenge.token68.as_deref().unwrap_or_default());
         for (name, value) in &challenge.params {
             assert_eq!(*name, name.to_ascii_lowercase());
             assert!(!value.is_empty() && !value.chars().any(char::is_control));
-            line += &format!(
-                ", {name}=\"{}\"",
-                value.replace('\\', "\\\\").replace('"', "\\\"")
-            );
+            line += &format!(", {name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
         }
         lines.push(line);
     }
@@ -224,9 +205,7 @@ pub(crate) fn quota(data: &[u8]) {
     };
     for line in text.split('\n') {
         if let Ok(Quota { count, window }) = line.parse() {
-            let window = window
-                .map(|window| format!(";w={}", window.as_secs()))
-                .unwrap_or_default();
+            let window = window.map(|window| format!(";w={}", window.as_secs())).unwrap_or_default();
             assert_eq!(format!("{count}{window}").parse::<Quota>(), line.parse());
         }
         if let Ok(RetryAfter::Date(seconds)) = RetryAfter::parse(line) {
@@ -247,13 +226,7 @@ pub(crate) fn lists(data: &[u8]) {
             found.code.chars().count() <= error::MAX_CODE
                 && found.message.chars().count() <= error::MAX_MESSAGE
         );
-        assert!(
-            !found
-                .code
-                .chars()
-                .chain(found.message.chars())
-                .any(char::is_control)
-        );
+        assert!(!found.code.chars().chain(found.message.chars()).any(char::is_control));
     }
     let Ok(page) = std::str::from_utf8(data).map_or(Ok(Page::default()), Page::parse) else {
         return;
@@ -267,9 +240,7 @@ pub(crate) fn lists(data: &[u8]) {
 pub(crate) fn manifest(data: &[u8]) {
     let at = data.iter().position(|&byte| byte == b'\n').unwrap_or(0);
     let bytes = data.get(at + 1..).unwrap_or_default();
-    let content_type = std::str::from_utf8(&data[..at])
-        .ok()
-        .filter(|text| !text.is_empty());
+    let content_type = std::str::from_utf8(&data[..at]).ok().filter(|text| !text.is_empty());
     let manifest = match Manifest::parse(bytes, content_type) {
         Ok(manifest) => manifest,
         Err(error) => {
@@ -280,10 +251,7 @@ pub(crate) fn manifest(data: &[u8]) {
     assert!(bytes.len() <= manifest::MAX_MANIFEST);
     assert!(manifest.descriptors().count() <= manifest::MAX_ITEMS + 2);
     assert_eq!(Manifest::parse(bytes, None).as_ref(), Ok(&manifest));
-    assert_eq!(
-        Manifest::parse(bytes, Some(manifest.media_type.as_str())).as_ref(),
-        Ok(&manifest)
-    );
+    assert_eq!(Manifest::parse(bytes, Some(manifest.media_type.as_str())).as_ref(), Ok(&manifest));
     assert_eq!(manifest.kind == Kind::Index, manifest.media_type.is_index());
 
     // In what we skip there may be a number or a lone surrogate that no `Value` can hold.
@@ -300,21 +268,13 @@ pub(crate) fn manifest(data: &[u8]) {
             assert!(value["manifests"].is_null() && manifest.children.is_empty());
             same(manifest.config.as_ref().unwrap(), &value["config"]);
             assert_eq!(manifest.layers.len(), list("layers").len());
-            manifest
-                .layers
-                .iter()
-                .zip(&list("layers"))
-                .for_each(|(ours, theirs)| same(ours, theirs));
+            manifest.layers.iter().zip(&list("layers")).for_each(|(ours, theirs)| same(ours, theirs));
         }
         Kind::Index => {
             assert!(value["config"].is_null() && value["layers"].is_null());
             assert!(manifest.config.is_none() && manifest.layers.is_empty());
             assert_eq!(manifest.children.len(), list("manifests").len());
-            manifest
-                .children
-                .iter()
-                .zip(&list("manifests"))
-                .for_each(|(ours, theirs)| same(ours, theirs));
+            manifest.children.iter().zip(&list("manifests")).for_each(|(ours, theirs)| same(ours, theirs));
         }
     }
     assert_eq!(manifest.subject.is_some(), !value["subject"].is_null());
@@ -328,8 +288,5 @@ fn same(ours: &Descriptor, theirs: &Value) {
     assert_eq!(theirs["size"], ours.size);
     assert!(i64::try_from(ours.size).is_ok());
     assert_eq!(theirs["urls"].as_array().map_or(0, Vec::len), ours.urls.len());
-    assert_eq!(
-        theirs["annotations"].as_object().map_or(0, serde_json::Map::len),
-        ours.annotations.len()
-    );
+    assert_eq!(theirs["annotations"].as_object().map_or(0, serde_json::Map::len), ours.annotations.len());
 }

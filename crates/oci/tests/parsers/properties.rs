@@ -126,13 +126,7 @@ fn member() -> impl Strategy<Value = String> {
             Just("x"),
             Just("size")
         ],
-        prop_oneof![
-            Just("null"),
-            Just("{\"a\":\"b\"}"),
-            Just("[1]"),
-            Just("-1"),
-            Just("\"\"")
-        ],
+        prop_oneof![Just("null"), Just("{\"a\":\"b\"}"), Just("[1]"), Just("-1"), Just("\"\"")],
     );
     let pair = |key: &str, value: &str| format!("\"{key}\":{value}");
     prop_oneof![

@@ -75,11 +75,7 @@ struct Chunk {
 
 impl Chunks {
     pub(crate) fn share(&self) -> Share {
-        Share(Arc::new(Shared {
-            held: self.0.clone(),
-            chunk: AtomicUsize::new(0),
-            sent: AtomicWaker::new(),
-        }))
+        Share(Arc::new(Shared { held: self.0.clone(), chunk: AtomicUsize::new(0), sent: AtomicWaker::new() }))
     }
 }
 
@@ -94,11 +90,7 @@ impl Share {
             }
             self.0.sent.register(cx.waker());
             // It may have been sent in between.
-            if held(&self.0) {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
+            if held(&self.0) { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
     }
@@ -112,19 +104,13 @@ impl Share {
             (1 << part.ilog2()).min(most)
         };
         let mut taken = 0;
-        let _ = self
-            .0
-            .held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                taken = size(held);
-                Some(held + taken)
-            });
+        let _ = self.0.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            taken = size(held);
+            Some(held + taken)
+        });
         self.0.chunk.store(taken, Ordering::Release);
         // Allocated here and not where it is read: each of those many threads would gather free memory of its own.
-        Chunk {
-            bytes: vec![0; taken],
-            of: self.0.clone(),
-        }
+        Chunk { bytes: vec![0; taken], of: self.0.clone() }
     }
 }
 
@@ -151,63 +137,48 @@ pub(crate) fn from_file<K: Send + Sync + 'static>(
     broken: impl Fn(&K, &std::io::Error) + Send + Sync + 'static,
 ) -> Body {
     let state = (span.start, file, share, keep, broken);
-    Body::new(stream::try_unfold(
-        state,
-        move |(at, file, share, keep, broken)| async move {
-            if at >= span.end {
-                return Ok(None);
+    Body::new(stream::try_unfold(state, move |(at, file, share, keep, broken)| async move {
+        if at >= span.end {
+            return Ok(None);
+        }
+        share.sent().await;
+        match read(file.clone(), at, share.take(span.end - at)).await {
+            Ok(bytes) => {
+                let next = at + bytes.len() as u64;
+                Ok(Some((bytes, (next, file, share, keep, broken))))
             }
-            share.sent().await;
-            match read(file.clone(), at, share.take(span.end - at)).await {
-                Ok(bytes) => {
-                    let next = at + bytes.len() as u64;
-                    Ok(Some((bytes, (next, file, share, keep, broken))))
-                }
-                Err(error) => {
-                    broken(&keep, &error);
-                    Err(BodyBroken(format!(
-                        "reading the stored object at byte {at}: {error}"
-                    )))
-                }
+            Err(error) => {
+                broken(&keep, &error);
+                Err(BodyBroken(format!("reading the stored object at byte {at}: {error}")))
             }
-        },
-    ))
+        }
+    }))
 }
 
 /// The bytes of `span` of an object that is being filled, as they are released.
 pub(crate) fn following(place: Place, span: ByteSpan, share: Share) -> Body {
     place.move_to(span.start);
     let state = (span.start, place, share);
-    Body::new(stream::try_unfold(
-        state,
-        move |(at, mut place, share)| async move {
-            if at >= span.end {
-                return Ok(None);
+    Body::new(stream::try_unfold(state, move |(at, mut place, share)| async move {
+        if at >= span.end {
+            return Ok(None);
+        }
+        share.sent().await;
+        let max = usize::try_from(span.end - at).unwrap_or(usize::MAX).min(*CHUNK.end());
+        let piece = place.piece(at, max).await.map_err(|failure| BodyBroken(failure.to_string()))?;
+        let bytes = match piece {
+            Piece::Memory(bytes) => bytes,
+            Piece::File(file, there) => read(file, at, share.take(there)).await.map_err(|error| {
+                BodyBroken(format!("reading the object being filled at byte {at}: {error}"))
+            })?,
+            Piece::Lost => {
+                return Err(BodyBroken("too slow for an object that the disk cannot take".into()));
             }
-            share.sent().await;
-            let max = usize::try_from(span.end - at)
-                .unwrap_or(usize::MAX)
-                .min(*CHUNK.end());
-            let piece = place
-                .piece(at, max)
-                .await
-                .map_err(|failure| BodyBroken(failure.to_string()))?;
-            let bytes = match piece {
-                Piece::Memory(bytes) => bytes,
-                Piece::File(file, there) => read(file, at, share.take(there)).await.map_err(|error| {
-                    BodyBroken(format!("reading the object being filled at byte {at}: {error}"))
-                })?,
-                Piece::Lost => {
-                    return Err(BodyBroken(
-                        "too slow for an object that the disk cannot take".into(),
-                    ));
-                }
-            };
-            let next = at + bytes.len() as u64;
-            place.move_to(next);
-            Ok(Some((bytes, (next, place, share))))
-        },
-    ))
+        };
+        let next = at + bytes.len() as u64;
+        place.move_to(next);
+        Ok(Some((bytes, (next, place, share))))
+    }))
 }
 
 /// Up to a chunk of bytes from `at`, never none.

@@ -86,18 +86,8 @@ impl std::fmt::Debug for Fill {
 
 impl Fill {
     pub(crate) fn new(digest: Digest, by: &str) -> Arc<Fill> {
-        let progress = watch::Sender::new(Progress {
-            size: None,
-            arrived: 0,
-            phase: Phase::Running,
-        });
-        Arc::new(Fill {
-            digest,
-            by: by.into(),
-            inner: Mutex::default(),
-            progress,
-            moved: Notify::new(),
-        })
+        let progress = watch::Sender::new(Progress { size: None, arrived: 0, phase: Phase::Running });
+        Arc::new(Fill { digest, by: by.into(), inner: Mutex::default(), progress, moved: Notify::new() })
     }
 
     /// Joins the followers; `None` when the beginning is no longer to be had.
@@ -109,11 +99,7 @@ impl Fill {
         let id = inner.next;
         inner.next += 1;
         inner.followers.insert(id, 0);
-        Some(Place {
-            fill: self.clone(),
-            id,
-            progress: self.progress.subscribe(),
-        })
+        Some(Place { fill: self.clone(), id, progress: self.progress.subscribe() })
     }
 
     /// Whether a client that comes now can still have everything.
@@ -152,10 +138,7 @@ impl Fill {
     pub(crate) fn leave_disk(&self) -> u64 {
         let mut inner = self.inner.lock();
         if inner.window.is_none() {
-            inner.window = Some(Window {
-                start: inner.written,
-                ..Window::default()
-            });
+            inner.window = Some(Window { start: inner.written, ..Window::default() });
         }
         inner.written
     }
@@ -270,15 +253,9 @@ impl Place {
             .await
             .map(|progress| progress.clone());
         match known {
-            Ok(Progress {
-                phase: Phase::Failed(failure),
-                ..
-            }) => Err(failure),
+            Ok(Progress { phase: Phase::Failed(failure), .. }) => Err(failure),
             Ok(Progress { size: Some(size), .. }) => Ok(size),
-            _ => Err(Failure::new(
-                Reason::Internal,
-                "the download ended unexpectedly; try again",
-            )),
+            _ => Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again")),
         }
     }
 
@@ -306,10 +283,7 @@ impl Place {
                 break released;
             }
             if self.progress.changed().await.is_err() {
-                return Err(Failure::new(
-                    Reason::Internal,
-                    "the download ended unexpectedly; try again",
-                ));
+                return Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again"));
             }
         };
         let max = max.min(usize::try_from(released - at).unwrap_or(usize::MAX));

@@ -81,9 +81,7 @@ impl quick_cache::Weighter<Box<str>, Option<Bytes>> for Weight {
 
 impl std::fmt::Debug for Index {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Index")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Index").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -122,9 +120,7 @@ impl Index {
         });
         let (writes, queue) = mpsc::channel();
         let writer = Writer::new(path.to_owned(), link.clone());
-        std::thread::Builder::new()
-            .name("index-writer".into())
-            .spawn(move || writer.run(&queue))?;
+        std::thread::Builder::new().name("index-writer".into()).spawn(move || writer.run(&queue))?;
         Ok(Index {
             path: path.to_owned(),
             writes,
@@ -154,12 +150,7 @@ impl Index {
         if let Some(known) = self.hot.get(key) {
             return Some(known);
         }
-        self.link
-            .pending
-            .lock()
-            .records
-            .get(key)
-            .map(|(_, value)| value.clone())
+        self.link.pending.lock().records.get(key).map(|(_, value)| value.clone())
     }
 
     /// The record, from the database. Blocks.
@@ -193,12 +184,7 @@ impl Index {
         let ticket = pending.tickets;
         self.hot.insert(key.into(), value.clone());
         // Sent under the lock, so that the last to be put is the last to be written.
-        if self.send(Write::Put {
-            key: key.into(),
-            value: value.clone(),
-            expires,
-            ticket,
-        }) {
+        if self.send(Write::Put { key: key.into(), value: value.clone(), expires, ticket }) {
             pending.records.insert(key.into(), (ticket, value));
         }
     }
@@ -238,11 +224,7 @@ impl Index {
             Some(entry) => self.objects.insert(digest, entry),
             None => drop(self.objects.remove(&digest)),
         }
-        if self.send(Write::Object {
-            digest,
-            entry,
-            ticket,
-        }) {
+        if self.send(Write::Object { digest, entry, ticket }) {
             pending.objects.insert(digest, (ticket, entry));
         }
     }
@@ -269,18 +251,15 @@ impl Index {
     /// Bytes of all committed objects. Scans all rows.
     pub(crate) fn total(&self) -> Option<u64> {
         self.read(|connection| {
-            connection.query_row("SELECT coalesce(sum(size), 0) FROM objects", [], |row| {
-                row.get::<_, i64>(0)
-            })
+            connection.query_row("SELECT coalesce(sum(size), 0) FROM objects", [], |row| row.get::<_, i64>(0))
         })
         .map(|total| total.max(0) as u64)
     }
 
     /// Up to `limit` objects after `after` in the order of eviction: the one used longest ago first, then by digest.
     pub(crate) fn oldest(&self, after: Option<(u64, Digest)>, limit: u32) -> Vec<(Digest, Entry)> {
-        let (used, digest) = after.map_or((-1, String::new()), |(used, digest)| {
-            (used as i64, key_of(&digest))
-        });
+        let (used, digest) =
+            after.map_or((-1, String::new()), |(used, digest)| (used as i64, key_of(&digest)));
         self.rows(
             "SELECT digest, size, mtime, ctime, inode, used FROM objects WHERE (used, digest) > (?1, ?2) ORDER BY used, digest LIMIT ?3",
             params![used, digest, limit],
@@ -355,14 +334,7 @@ fn key_of(digest: &Digest) -> String {
 
 fn entry_at(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Entry> {
     let number = |at: usize| row.get::<_, i64>(first + at);
-    let stamp = Stamp {
-        size: number(0)?.max(0) as u64,
-        mtime: number(1)?,
-        ctime: number(2)?,
-        inode: number(3)?,
-    };
-    Ok(Entry {
-        stamp,
-        used: number(4)?.max(0) as u64,
-    })
+    let stamp =
+        Stamp { size: number(0)?.max(0) as u64, mtime: number(1)?, ctime: number(2)?, inode: number(3)? };
+    Ok(Entry { stamp, used: number(4)?.max(0) as u64 })
 }

@@ -37,9 +37,7 @@ pub(crate) struct Stamp {
 impl Layout {
     /// Makes the folders that are missing, and makes sure that they stay.
     pub(crate) fn create(root: &Path) -> io::Result<Layout> {
-        let layout = Layout {
-            root: root.to_owned(),
-        };
+        let layout = Layout { root: root.to_owned() };
         fs::create_dir_all(root.join("tmp"))?;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             fs::create_dir_all(layout.blobs().join(algorithm.as_str()))?;
@@ -66,18 +64,12 @@ impl Layout {
     }
 
     fn folder(&self, digest: &Digest) -> PathBuf {
-        self.blobs()
-            .join(digest.algorithm().as_str())
-            .join(&digest.hex()[..2])
+        self.blobs().join(digest.algorithm().as_str()).join(&digest.hex()[..2])
     }
 
     /// Refuses to share the folder with another process: two indexes of one store would drift apart.
     pub(crate) fn lock(&self) -> io::Result<File> {
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.lock_file())?;
+        let file = File::options().create(true).truncate(false).write(true).open(self.lock_file())?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(file)
     }
@@ -156,9 +148,7 @@ impl Layout {
 
     /// Of the file that bears the object's name now, if any does.
     pub(crate) fn stamp(&self, digest: &Digest) -> Option<Stamp> {
-        fs::metadata(self.object(digest))
-            .ok()
-            .map(|meta| Stamp::of(&meta))
+        fs::metadata(self.object(digest)).ok().map(|meta| Stamp::of(&meta))
     }
 
     /// Whether there is no such file, for certain.
@@ -177,24 +167,17 @@ impl Layout {
     /// The digests of all object files; what is not named like one is passed over. Slow: for the sweep only.
     pub(crate) fn walk(&self) -> impl Iterator<Item = Digest> {
         folders(self.blobs()).flat_map(|algorithm| {
-            let name = algorithm
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
+            let name =
+                algorithm.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             folders(algorithm).flat_map(folders).filter_map(move |file| {
-                format!("{name}:{}", file.file_name()?.to_str()?)
-                    .parse::<Digest>()
-                    .ok()
+                format!("{name}:{}", file.file_name()?.to_str()?).parse::<Digest>().ok()
             })
         })
     }
 }
 
 fn folders(path: PathBuf) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(path)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
+    fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -98,9 +98,7 @@ impl quick_cache::Weighter<Digest, Bytes> for Weight {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared")
-            .field("layout", &self.layout)
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("layout", &self.layout).finish_non_exhaustive()
     }
 }
 
@@ -199,10 +197,7 @@ impl Meta for Store {
             return known;
         }
         let key = key.to_owned();
-        self.0
-            .on_disk(move |shared| shared.index.load(&key, seconds() as i64))
-            .await
-            .flatten()
+        self.0.on_disk(move |shared| shared.index.load(&key, seconds() as i64)).await.flatten()
     }
 
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {
@@ -227,10 +222,7 @@ impl Blobs for Store {
             let ended = self.0.fills.ended.load(Ordering::Acquire);
             if let Some(place) = self.0.fills.join(&digest) {
                 let ours = place.filled_by(by);
-                return Claim::Filling {
-                    follower: self.follower(place),
-                    ours,
-                };
+                return Claim::Filling { follower: self.follower(place), ours };
             }
             if let Some(object) = self.stored(digest).await {
                 return Claim::Stored(object);
@@ -244,12 +236,7 @@ impl Blobs for Store {
 
     async fn stored(&self, digest: Digest) -> Option<Object> {
         let (file, stamp, pin) = self.opened(digest).await?;
-        Some(Object {
-            file,
-            stamp,
-            pin,
-            share: self.0.chunks.share(),
-        })
+        Some(Object { file, stamp, pin, share: self.0.chunks.share() })
     }
 
     async fn keep(&self, digest: Digest, bytes: Bytes) {
@@ -289,10 +276,7 @@ impl Blobs for Store {
 
 impl Store {
     fn follower(&self, place: Place) -> Following {
-        Following {
-            place,
-            share: self.0.chunks.share(),
-        }
+        Following { place, share: self.0.chunks.share() }
     }
 
     /// The object's file, if it is there and can be trusted. One that the index does not vouch for is hashed first, for as
@@ -307,9 +291,7 @@ impl Store {
             Found::Sound(file, stamp, pin) => Some((file, stamp, pin)),
             Found::Unknown(file, stamp, pin) => {
                 let adopted = tokio::task::spawn_blocking(move || {
-                    pin.shared
-                        .adopt(digest, &file, stamp)
-                        .then_some((file, stamp, pin))
+                    pin.shared.adopt(digest, &file, stamp).then_some((file, stamp, pin))
                 });
                 adopted.await.ok()?
             }
@@ -335,15 +317,9 @@ impl Stored for Object {
 
     fn body(self, span: ByteSpan) -> Body {
         let keep = (self.pin, self.stamp);
-        body::from_file(
-            Arc::new(self.file),
-            span,
-            self.share,
-            keep,
-            |(pin, stamp), error| {
-                pin.shared.quarantine(&pin.digest, *stamp, &error.to_string());
-            },
-        )
+        body::from_file(Arc::new(self.file), span, self.share, keep, |(pin, stamp), error| {
+            pin.shared.quarantine(&pin.digest, *stamp, &error.to_string());
+        })
     }
 }
 
@@ -398,10 +374,7 @@ impl Fills {
 
     pub(crate) fn end(&self, fill: &Arc<Fill>) {
         let mut under_way = self.under_way.lock();
-        if under_way
-            .get(&fill.digest)
-            .is_some_and(|current| Arc::ptr_eq(current, fill))
-        {
+        if under_way.get(&fill.digest).is_some_and(|current| Arc::ptr_eq(current, fill)) {
             under_way.remove(&fill.digest);
         }
         self.ended.fetch_add(1, Ordering::Release);
@@ -421,15 +394,8 @@ impl Shared {
             }
         };
         self.touch(digest);
-        let known = self
-            .index
-            .object(&digest)
-            .is_some_and(|known| known.stamp == stamp);
-        Some(if known {
-            Found::Sound(file, stamp, pin)
-        } else {
-            Found::Unknown(file, stamp, pin)
-        })
+        let known = self.index.object(&digest).is_some_and(|known| known.stamp == stamp);
+        Some(if known { Found::Sound(file, stamp, pin) } else { Found::Unknown(file, stamp, pin) })
     }
 
     /// A file that the index does not know, or knows otherwise: it is ours if its bytes hash to its name. Takes as long as
@@ -440,10 +406,7 @@ impl Shared {
                 let _books = self.books.lock();
                 // It may have been evicted or replaced meanwhile: then it is served, but not entered.
                 if self.layout.open(&digest).is_ok_and(|(_, there)| there == stamp) {
-                    let used = self
-                        .index
-                        .object(&digest)
-                        .map_or_else(seconds, |known| known.used);
+                    let used = self.index.object(&digest).map_or_else(seconds, |known| known.used);
                     self.enter(digest, Entry { stamp, used }, None);
                 }
                 true
@@ -463,11 +426,7 @@ impl Shared {
     /// stored in its place meanwhile stays.
     fn quarantine(&self, digest: &Digest, damaged: Stamp, why: &str) {
         let _books = self.books.lock();
-        if self
-            .layout
-            .stamp(digest)
-            .is_none_or(|there| there.inode != damaged.inode)
-        {
+        if self.layout.stamp(digest).is_none_or(|there| there.inode != damaged.inode) {
             return;
         }
         tracing::error!(%digest, why, "a stored object is damaged; it is removed and will be fetched again");
@@ -517,14 +476,7 @@ impl Shared {
         {
             let _books = self.books.lock();
             let stamp = self.layout.publish(file, digest)?;
-            self.enter(
-                *digest,
-                Entry {
-                    stamp,
-                    used: seconds(),
-                },
-                Some(room),
-            );
+            self.enter(*digest, Entry { stamp, used: seconds() }, Some(room));
         }
         if let Err(error) = self.layout.sync_name(digest) {
             self.discard(digest);
@@ -578,10 +530,7 @@ pub(crate) struct Pin {
 impl Pin {
     fn new(shared: &Arc<Shared>, digest: Digest) -> Pin {
         *shared.pins.lock().entry(digest).or_default() += 1;
-        Pin {
-            shared: shared.clone(),
-            digest,
-        }
+        Pin { shared: shared.clone(), digest }
     }
 }
 
@@ -598,7 +547,5 @@ impl Drop for Pin {
 }
 
 fn seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

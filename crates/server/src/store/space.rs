@@ -10,8 +10,8 @@ use entrepot_core::time::Wall;
 use entrepot_oci::Digest;
 use tempfile::NamedTempFile;
 
-use super::{Shared, seconds};
 use super::index::Entry;
+use super::{Shared, seconds};
 
 /// Objects looked up in the index at once.
 const SLICE: u32 = 64;
@@ -80,10 +80,7 @@ impl Shared {
             return None;
         }
         space.reserved += bytes;
-        Some(Room {
-            shared: self.clone(),
-            bytes,
-        })
+        Some(Room { shared: self.clone(), bytes })
     }
 
     /// Evicts what was used longest ago until `incoming` bytes fit, passing over what is being served.
@@ -116,7 +113,8 @@ impl Shared {
         }
         let now = Wall(seconds().saturating_mul(1000));
         let _one = self.evicting.lock();
-        let outlived = self.candidates().take_while(|candidate| evict::outlived(candidate.used, blob_ttl, now));
+        let outlived =
+            self.candidates().take_while(|candidate| evict::outlived(candidate.used, blob_ttl, now));
         self.evict(evict::plan(u64::MAX, outlived));
     }
 
@@ -187,8 +185,5 @@ impl Shared {
 
 /// No space, no inodes, or no quota left.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

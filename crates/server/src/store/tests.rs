@@ -11,10 +11,7 @@ use super::fill::HELD_BACK;
 use super::*;
 
 const STALL: Duration = Duration::from_secs(5);
-const LIMITS: Limits = Limits {
-    max_size: 10_000_000,
-    keep: None,
-};
+const LIMITS: Limits = Limits { max_size: 10_000_000, keep: None };
 
 fn opened() -> (Store, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -23,18 +20,13 @@ fn opened() -> (Store, tempfile::TempDir) {
 
 /// Bytes that differ everywhere, and their digest.
 fn object(seed: u8, size: usize) -> (Bytes, Digest) {
-    let bytes: Vec<u8> = (0..size)
-        .map(|at| (at / 251) as u8 ^ (at % 251) as u8 ^ seed)
-        .collect();
+    let bytes: Vec<u8> = (0..size).map(|at| (at / 251) as u8 ^ (at % 251) as u8 ^ seed).collect();
     let digest = Digest::sha256(&bytes);
     (bytes.into(), digest)
 }
 
 fn body(bytes: &Bytes) -> Incoming {
-    let pieces: Vec<_> = bytes
-        .chunks(50_000)
-        .map(|piece| Ok(Bytes::copy_from_slice(piece)))
-        .collect();
+    let pieces: Vec<_> = bytes.chunks(50_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     Incoming::of(stream::iter(pieces))
 }
 
@@ -51,10 +43,7 @@ async fn all(mut body: Body) -> (Vec<u8>, Result<(), BodyBroken>) {
 }
 
 fn whole(bytes: &Bytes) -> ByteSpan {
-    ByteSpan {
-        start: 0,
-        end: bytes.len() as u64,
-    }
+    ByteSpan { start: 0, end: bytes.len() as u64 }
 }
 
 async fn yours(store: &Store, digest: Digest) -> (FillTicket, Following) {
@@ -88,22 +77,14 @@ async fn a_fill_serves_all_who_ask_and_is_stored() {
     let mut second = filling(&store, digest).await;
     ticket.begin(Some(bytes.len() as u64)).await;
     assert_eq!(second.head().await.unwrap(), bytes.len() as u64);
-    let reads = [
-        first.body(whole(&bytes)),
-        second.body(ByteSpan {
-            start: 400_000,
-            end: 400_010,
-        }),
-    ];
+    let reads = [first.body(whole(&bytes)), second.body(ByteSpan { start: 400_000, end: 400_010 })];
     let reads = reads.map(|body| tokio::spawn(all(body)));
     assert_eq!(ticket.fill(0, body(&bytes), STALL).await, Filled::Whole);
     ticket.seal().await.unwrap();
     let [first, second] = reads;
     assert_eq!(first.await.unwrap().0, bytes);
     assert_eq!(second.await.unwrap().0, bytes[400_000..400_010]);
-    let Claim::Stored(stored) = store.claim(digest, "test").await else {
-        panic!("not stored")
-    };
+    let Claim::Stored(stored) = store.claim(digest, "test").await else { panic!("not stored") };
     assert_eq!(stored.size(), bytes.len() as u64);
     assert_eq!(all(stored.body(whole(&bytes))).await.0, bytes);
     assert_eq!((store.used(), store.fills()), (bytes.len() as u64, 0));
@@ -124,11 +105,7 @@ async fn the_end_waits_for_the_digest_and_a_wrong_one_stores_nothing() {
     assert_eq!(ticket.seal().await.unwrap_err().reason, Reason::DigestMismatch);
     let (got, ended) = read.await.unwrap();
     assert!(ended.is_err());
-    assert!(
-        got.len() as u64 <= 500_000 - HELD_BACK,
-        "{} bytes are out",
-        got.len()
-    );
+    assert!(got.len() as u64 <= 500_000 - HELD_BACK, "{} bytes are out", got.len());
     assert_eq!(store.used(), 0);
     put(&store, &bytes, digest).await;
 }
@@ -147,10 +124,7 @@ async fn a_broken_body_goes_on_where_it_broke() {
     };
     assert_eq!(received, 333_333);
     // Upstream begins earlier than asked: what is held is skipped.
-    assert_eq!(
-        ticket.fill(300_000, body(&bytes.slice(300_000..)), STALL).await,
-        Filled::Whole
-    );
+    assert_eq!(ticket.fill(300_000, body(&bytes.slice(300_000..)), STALL).await, Filled::Whole);
     ticket.seal().await.unwrap();
     assert_eq!(read.await.unwrap().0, bytes);
 }
@@ -190,10 +164,7 @@ async fn t_df1_without_a_disk() {
     let early = filling(&store, digest).await;
     let reads = [follower, early].map(|follower| tokio::spawn(all(follower.body(whole(&bytes)))));
     assert_eq!(ticket.fill(0, body(&bytes), STALL).await, Filled::Whole);
-    assert!(
-        matches!(store.claim(digest, "test").await, Claim::Yours(..)),
-        "the beginning is gone"
-    );
+    assert!(matches!(store.claim(digest, "test").await, Claim::Yours(..)), "the beginning is gone");
     ticket.seal().await.unwrap();
     for read in reads {
         assert_eq!(read.await.unwrap().0, bytes);
@@ -214,10 +185,7 @@ async fn t_df1_the_slow_are_left_behind_in_memory() {
     ticket.begin(Some(5_000_000)).await;
     let slow = filling(&store, digest).await.body(whole(&bytes));
     let fast = tokio::spawn(all(fast.body(whole(&bytes))));
-    assert_eq!(
-        ticket.fill(0, body(&bytes), Duration::from_millis(100)).await,
-        Filled::Whole
-    );
+    assert_eq!(ticket.fill(0, body(&bytes), Duration::from_millis(100)).await, Filled::Whole);
     ticket.seal().await.unwrap();
     assert_eq!(fast.await.unwrap().0, bytes);
     assert!(all(slow).await.1.is_err());
@@ -247,24 +215,13 @@ async fn t_df6_the_order_of_eviction() {
     shared.touched.lock().clear();
     for (_, digest) in &objects {
         let entry = shared.index.object(digest).unwrap();
-        shared
-            .index
-            .set_object(*digest, Some(Entry { used: 1000, ..entry }));
+        shared.index.set_object(*digest, Some(Entry { used: 1000, ..entry }));
     }
     let last = objects[0].1;
-    shared.index.set_object(
-        last,
-        shared
-            .index
-            .object(&last)
-            .map(|entry| Entry { used: 1001, ..entry }),
-    );
+    shared.index.set_object(last, shared.index.object(&last).map(|entry| Entry { used: 1001, ..entry }));
     let served = Pin::new(shared, objects[1].1);
     shared.make_room(6_000_000);
-    let left: Vec<bool> = objects
-        .iter()
-        .map(|(_, digest)| shared.index.row(digest).is_some())
-        .collect();
+    let left: Vec<bool> = objects.iter().map(|(_, digest)| shared.index.row(digest).is_some()).collect();
     assert_eq!(left, [true, true, false, false, false, false, true, true]);
     assert_eq!(store.used(), 4_000_000);
     shared.make_room(10_000_000);
@@ -359,21 +316,10 @@ async fn t_df4_the_scrubber_finds_rot() {
     }
     let rotten = objects[2].1;
     let path = store.0.layout.object(&rotten);
-    fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .write_all_at(b"rot", 77)
-        .unwrap();
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(b"rot", 77).unwrap();
     // The change time cannot be forged: the row is made to agree instead.
     let stamp = store.0.layout.stamp(&rotten).unwrap();
-    store.0.index.set_object(
-        rotten,
-        Some(Entry {
-            stamp,
-            used: seconds(),
-        }),
-    );
+    store.0.index.set_object(rotten, Some(Entry { stamp, used: seconds() }));
     store.flush();
     assert!(store.stored(rotten).await.is_some(), "nothing shows it");
     let (mut last, mut scrubbed) = (None, 0);

@@ -13,20 +13,8 @@ use crate::client::Incoming;
 
 /// Passes `body` on. When it is the whole object of `whole` bytes, the last of them wait for the digest.
 pub(super) fn body(digest: Digest, whole: Option<u64>, stall: Duration, body: Incoming) -> Body {
-    let check = whole.map(|size| Check {
-        digest,
-        size,
-        hasher: Hasher::new(digest.algorithm()),
-        seen: 0,
-    });
-    let state = Passing {
-        body,
-        stall,
-        check,
-        held: VecDeque::new(),
-        held_bytes: 0,
-        verified: false,
-    };
+    let check = whole.map(|size| Check { digest, size, hasher: Hasher::new(digest.algorithm()), seen: 0 });
+    let state = Passing { body, stall, check, held: VecDeque::new(), held_bytes: 0, verified: false };
     Body::new(stream::try_unfold(state, |mut state| async move {
         Ok(state.next().await?.map(|chunk| (chunk, state)))
     }))
@@ -57,11 +45,7 @@ impl Passing {
                 if let Some(chunk) = self.held.pop_front() {
                     return Ok(Some(chunk));
                 }
-                return if self.verified {
-                    Ok(None)
-                } else {
-                    read(&mut self.body, self.stall).await
-                };
+                return if self.verified { Ok(None) } else { read(&mut self.body, self.stall).await };
             };
             let first = self.held.front().map_or(0, |first| first.len() as u64);
             if self.held_bytes >= first + HELD_BACK
@@ -82,10 +66,7 @@ impl Passing {
                     self.check = None;
                 }
                 None => {
-                    return Err(BodyBroken(format!(
-                        "upstream's bytes do not hash to {}",
-                        check.digest
-                    )));
+                    return Err(BodyBroken(format!("upstream's bytes do not hash to {}", check.digest)));
                 }
             }
         }

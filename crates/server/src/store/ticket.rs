@@ -49,16 +49,7 @@ struct Writing {
 impl FillTicket {
     pub(super) fn new(shared: Arc<Shared>, fill: Arc<Fill>) -> FillTicket {
         let hasher = Hasher::new(fill.digest.algorithm());
-        FillTicket {
-            shared,
-            fill,
-            size: None,
-            temporary: None,
-            file: None,
-            hasher,
-            received: 0,
-            done: false,
-        }
+        FillTicket { shared, fill, size: None, temporary: None, file: None, hasher, received: 0, done: false }
     }
 
     /// Reads `body` to its end; one batch is written while the next is gathered.
@@ -91,10 +82,7 @@ impl FillTicket {
         match (ended, self.size) {
             (_, Some(size)) if received == size => Filled::Whole,
             (Ok(()), None) => Filled::Whole,
-            (Ok(()), Some(_)) => Filled::Broken {
-                received,
-                fault: Fault::Reset,
-            },
+            (Ok(()), Some(_)) => Filled::Broken { received, fault: Fault::Reset },
             (Err(fault), _) => Filled::Broken { received, fault },
         }
     }
@@ -114,21 +102,12 @@ impl FillTicket {
             fill.wrote(bytes.len() as u64);
             Ok(())
         });
-        Writing {
-            batch,
-            hashed,
-            written,
-        }
+        Writing { batch, hashed, written }
     }
 
     /// Takes a batch's result over. `false`: it could not be stored, and nobody wants it.
     async fn settle(&mut self, writing: Option<Writing>, patience: Duration) -> bool {
-        let Some(Writing {
-            batch,
-            hashed,
-            written,
-        }) = writing
-        else {
+        let Some(Writing { batch, hashed, written }) = writing else {
             return true;
         };
         let Ok(hasher) = hashed.await else { return false };
@@ -197,22 +176,10 @@ impl Ticket for FillTicket {
 
     async fn fill(&mut self, offset: u64, body: Incoming, stall: Duration) -> Filled {
         let Some(skip) = self.received.checked_sub(offset) else {
-            return Filled::Broken {
-                received: self.received,
-                fault: Fault::BadFraming,
-            };
+            return Filled::Broken { received: self.received, fault: Fault::BadFraming };
         };
-        self.pump(
-            Gather {
-                body,
-                skip,
-                pace: Pace::new(stall),
-                rest: Bytes::new(),
-                ended: None,
-            },
-            stall * 2,
-        )
-        .await
+        self.pump(Gather { body, skip, pace: Pace::new(stall), rest: Bytes::new(), ended: None }, stall * 2)
+            .await
     }
 
     async fn seal(mut self) -> Result<u64, Failure> {
@@ -260,10 +227,7 @@ impl FillTicket {
 impl Drop for FillTicket {
     fn drop(&mut self) {
         if !self.done {
-            self.end(Err(Failure::new(
-                Reason::Internal,
-                "the download ended unexpectedly; try again",
-            )));
+            self.end(Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again")));
         }
     }
 }
@@ -337,11 +301,7 @@ struct Pace {
 
 impl Pace {
     fn new(stall: Duration) -> Pace {
-        Pace {
-            stall,
-            waited: Duration::ZERO,
-            bytes: 0,
-        }
+        Pace { stall, waited: Duration::ZERO, bytes: 0 }
     }
 
     async fn wait(
@@ -350,9 +310,7 @@ impl Pace {
     ) -> Option<Result<Bytes, Fault>> {
         let since = Instant::now();
         let left = self.stall.saturating_sub(self.waited);
-        let next = tokio::time::timeout(left, next)
-            .await
-            .unwrap_or(Some(Err(Fault::Stalled)));
+        let next = tokio::time::timeout(left, next).await.unwrap_or(Some(Err(Fault::Stalled)));
         self.waited += since.elapsed();
         next
     }

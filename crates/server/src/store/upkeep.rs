@@ -75,24 +75,14 @@ impl Store {
 
     /// Hashes all objects, one after the other, so slowly that a round takes [`SCRUB_PERIOD`]. Goes on after a restart.
     async fn scrub_for_ever(&self) -> Infallible {
-        let last = self
-            .blocking(|shared| shared.index.load(SCRUBBED, seconds() as i64))
-            .await
-            .flatten();
+        let last = self.blocking(|shared| shared.index.load(SCRUBBED, seconds() as i64)).await.flatten();
         let mut last = last.and_then(|last| std::str::from_utf8(&last).ok()?.parse().ok());
         loop {
-            let (next, bytes) = self
-                .blocking(move |shared| shared.scrub_after(last))
-                .await
-                .unwrap_or_default();
+            let (next, bytes) =
+                self.blocking(move |shared| shared.scrub_after(last)).await.unwrap_or_default();
             let share = bytes as f64 / self.used().max(1) as f64;
             let pause = SCRUB_PERIOD.mul_f64(share.clamp(0.0, 1.0));
-            tokio::time::sleep(pause.max(if next.is_some() {
-                SCRUB_PAUSE.0
-            } else {
-                SCRUB_PAUSE.1
-            }))
-            .await;
+            tokio::time::sleep(pause.max(if next.is_some() { SCRUB_PAUSE.0 } else { SCRUB_PAUSE.1 })).await;
             last = next;
         }
     }
@@ -162,7 +152,11 @@ impl Shared {
             }
         }
         if found > 0 {
-            tracing::info!(found, adopted, "objects that the index did not name were hashed, and adopted where sound");
+            tracing::info!(
+                found,
+                adopted,
+                "objects that the index did not name were hashed, and adopted where sound"
+            );
         }
         let mut last = None;
         loop {
@@ -193,8 +187,7 @@ impl Shared {
             Ok(false) => self.quarantine(&digest, stamp, "its bytes have rotted"),
             Err(error) => self.quarantine(&digest, stamp, &error.to_string()),
         }
-        self.index
-            .put(SCRUBBED, Some(Bytes::from(digest.to_string())), None);
+        self.index.put(SCRUBBED, Some(Bytes::from(digest.to_string())), None);
         (Some(digest), entry.stamp.size)
     }
 }

@@ -11,19 +11,12 @@ pub struct Head {
 impl Head {
     /// The first value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Every value of a header; `name` in lower case.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
-            .collect()
+        self.headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str()).collect()
     }
 }
 
@@ -41,20 +34,9 @@ pub(super) fn head(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let headers = parsed
         .headers
         .iter()
-        .map(|header| {
-            (
-                header.name.to_ascii_lowercase(),
-                String::from_utf8_lossy(header.value).into_owned(),
-            )
-        })
+        .map(|header| (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned()))
         .collect();
-    Ok(Some((
-        Head {
-            status: parsed.code.unwrap_or(0),
-            headers,
-        },
-        used,
-    )))
+    Ok(Some((Head { status: parsed.code.unwrap_or(0), headers }, used)))
 }
 
 /// Every answer in a run of bytes; the last may be cut short.
@@ -93,15 +75,8 @@ impl Decoder {
         if method == "HEAD" || matches!(head.status, 100..=199 | 204 | 304) {
             return Decoder::Length(0);
         }
-        if head
-            .header("transfer-encoding")
-            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
-        {
-            return Decoder::Chunked {
-                left: 0,
-                ended: false,
-                between: false,
-            };
+        if head.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+            return Decoder::Chunked { left: 0, ended: false, between: false };
         }
         match head.header("content-length").and_then(|text| text.parse().ok()) {
             Some(length) => Decoder::Length(length),

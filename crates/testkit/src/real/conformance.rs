@@ -54,10 +54,7 @@ impl Suite {
     /// Builds it once into the build directory. `None`, with the reason on standard error, where that fails.
     pub fn build() -> Option<Suite> {
         let program = go_tool("conformance", SUITE)?;
-        Some(Suite {
-            program,
-            dir: temp_dir(),
-        })
+        Some(Suite { program, dir: temp_dir() })
     }
 
     /// Lets the suite push all it has into `origin`, and lists what is there then. Registries differ in what they take; what
@@ -72,11 +69,7 @@ impl Suite {
         }
         let done = run(&mut command, RUN);
         let inventory = Inventory::of(origin).unwrap_or_else(|e| panic!("{e}\n{}", done.text()));
-        assert!(
-            inventory.manifests.len() > 20,
-            "too little was pushed: {inventory:#?}\n{}",
-            done.text()
-        );
+        assert!(inventory.manifests.len() > 20, "too little was pushed: {inventory:#?}\n{}", done.text());
         inventory
     }
 
@@ -104,18 +97,9 @@ impl Suite {
 
     fn command(&self, address: &str, repository: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .env("OCI_REGISTRY", address)
-            .env("OCI_TLS", "disabled")
-            .env("OCI_REPO1", repository);
-        command
-            .env("OCI_VERSION", "1.1")
-            .env("OCI_RESULTS_DIR", self.dir.path());
-        for deletes in [
-            "OCI_API_BLOBS_DELETE",
-            "OCI_API_MANIFESTS_DELETE",
-            "OCI_API_TAGS_DELETE",
-        ] {
+        command.env("OCI_REGISTRY", address).env("OCI_TLS", "disabled").env("OCI_REPO1", repository);
+        command.env("OCI_VERSION", "1.1").env("OCI_RESULTS_DIR", self.dir.path());
+        for deletes in ["OCI_API_BLOBS_DELETE", "OCI_API_MANIFESTS_DELETE", "OCI_API_TAGS_DELETE"] {
             command.env(deletes, "false");
         }
         command
@@ -125,57 +109,32 @@ impl Suite {
 impl Report {
     /// The findings, one a line.
     pub fn failures(&self) -> String {
-        self.failed
-            .iter()
-            .map(|(name, finding)| format!("{name}: {finding}\n"))
-            .collect()
+        self.failed.iter().map(|(name, finding)| format!("{name}: {finding}\n")).collect()
     }
 
     /// The tree under `Test results`, of which only the leaves are tests.
     fn parse(text: &str) -> Report {
-        let lines: Vec<&str> = text
-            .lines()
-            .skip_while(|l| *l != "Test results")
-            .skip(1)
-            .collect();
-        let end = lines
-            .iter()
-            .position(|line| line.is_empty())
-            .unwrap_or(lines.len());
-        let mut report = Report {
-            passed: vec![],
-            failed: vec![],
-        };
+        let lines: Vec<&str> = text.lines().skip_while(|l| *l != "Test results").skip(1).collect();
+        let end = lines.iter().position(|line| line.is_empty()).unwrap_or(lines.len());
+        let mut report = Report { passed: vec![], failed: vec![] };
         let result = |line: &str| {
             let (name, status) = line.trim_start().rsplit_once(": ")?;
-            name.starts_with(ROOT).then(|| {
-                (
-                    name.to_owned(),
-                    status.to_owned(),
-                    line.len() - line.trim_start().len(),
-                )
-            })
+            name.starts_with(ROOT)
+                .then(|| (name.to_owned(), status.to_owned(), line.len() - line.trim_start().len()))
         };
         for (at, line) in lines[..end].iter().enumerate() {
             let Some((name, status, depth)) = result(line) else {
                 continue;
             };
             let rest = &lines[at + 1..end];
-            if rest
-                .iter()
-                .find_map(|line| result(line))
-                .is_some_and(|(_, _, next)| next > depth)
-            {
+            if rest.iter().find_map(|line| result(line)).is_some_and(|(_, _, next)| next > depth) {
                 continue;
             }
             match status.as_str() {
                 "Pass" => report.passed.push(name),
                 "FAIL" | "Error" | "Unknown" => {
-                    let finding: Vec<&str> = rest
-                        .iter()
-                        .take_while(|l| result(l).is_none())
-                        .map(|l| l.trim())
-                        .collect();
+                    let finding: Vec<&str> =
+                        rest.iter().take_while(|l| result(l).is_none()).map(|l| l.trim()).collect();
                     report.failed.push((name, finding.join(" ")));
                 }
                 _ => {}
@@ -190,12 +149,7 @@ impl Inventory {
         let mut inventory = Inventory::default();
         let tags = json(&origin.ask(REPOSITORY, "tags/list")?)?;
         let mut pending: Vec<String> = vec![];
-        for tag in tags["tags"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-        {
+        for tag in tags["tags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             inventory.tags.insert(tag.to_owned());
             pending.push(tag.to_owned());
         }
@@ -207,9 +161,7 @@ impl Inventory {
             if found.status == 404 {
                 continue;
             }
-            let digest = found
-                .header("docker-content-digest")
-                .map_or(reference, str::to_owned);
+            let digest = found.header("docker-content-digest").map_or(reference, str::to_owned);
             if inventory.manifests.insert(digest.clone()) {
                 pending.extend(inventory.enter(origin, &digest, &json(&found)?)?);
             }
@@ -222,14 +174,8 @@ impl Inventory {
     /// Notes what a manifest names; the digests of further manifests.
     fn enter(&mut self, origin: &Registry, digest: &str, manifest: &Value) -> Result<Vec<String>, String> {
         let named = |value: &Value| value["digest"].as_str().map(str::to_owned);
-        let list = |key: &str| {
-            manifest[key]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(named)
-                .collect::<Vec<_>>()
-        };
+        let list =
+            |key: &str| manifest[key].as_array().into_iter().flatten().filter_map(named).collect::<Vec<_>>();
         self.blobs.extend(named(&manifest["config"]));
         self.blobs.extend(list("layers"));
         let mut further = list("manifests");
@@ -241,13 +187,7 @@ impl Inventory {
         if referrers.status == 200 {
             self.referrers = true;
             let referrers = json(&referrers)?;
-            further.extend(
-                referrers["manifests"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(named),
-            );
+            further.extend(referrers["manifests"].as_array().into_iter().flatten().filter_map(named));
         }
         Ok(further)
     }
@@ -277,14 +217,8 @@ mod tests {
                     OCI Conformance Test/read/blob: FAIL\n     - status 500\nmissing header\n    OCI Conformance Test/read/tag: Pass\n    \
                     OCI Conformance Test/read/off: Disabled\n\nConfiguration:\n  OCI Conformance Test/no: Pass\n";
         let report = Report::parse(text);
-        assert_eq!(
-            report.passed,
-            ["OCI Conformance Test/ping", "OCI Conformance Test/read/tag"]
-        );
+        assert_eq!(report.passed, ["OCI Conformance Test/ping", "OCI Conformance Test/read/tag"]);
         let finding = "- status 500 missing header".to_owned();
-        assert_eq!(
-            report.failed,
-            [("OCI Conformance Test/read/blob".to_owned(), finding)]
-        );
+        assert_eq!(report.failed, [("OCI Conformance Test/read/blob".to_owned(), finding)]);
     }
 }

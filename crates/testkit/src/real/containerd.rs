@@ -28,11 +28,8 @@ impl Containerd {
         let file = dir.path().join("config.toml");
         std::fs::write(&file, config).expect("the temporary directory is writable");
         let program = find("containerd").expect("containerd is installed: ask `need!` first");
-        let process = Process::start(
-            program,
-            &["--config", &file.display().to_string()],
-            dir.path().join("log"),
-        );
+        let process =
+            Process::start(program, &["--config", &file.display().to_string()], dir.path().join("log"));
         let mut containerd = Containerd { process, dir };
         let mut probe = containerd.ctr(&["version"]);
         let ready = containerd.process.ready(READY, || run(&mut probe, READY).success);
@@ -63,13 +60,9 @@ impl Containerd {
         args.push(reference);
         run(&mut self.ctr(&args), PULL).or_fail("ctr images pull")?;
         let listed = run(&mut self.ctr(&["images", "ls"]), READY).or_fail("ctr images ls")?;
-        let line = listed
-            .lines()
-            .find(|line| line.split_whitespace().next() == Some(reference));
+        let line = listed.lines().find(|line| line.split_whitespace().next() == Some(reference));
         let digest = line.and_then(|line| line.split_whitespace().nth(2));
-        let digest = digest
-            .ok_or_else(|| format!("ctr does not list {reference}: {listed}"))?
-            .to_owned();
+        let digest = digest.ok_or_else(|| format!("ctr does not list {reference}: {listed}"))?.to_owned();
         Ok((digest, self.content()))
     }
 
@@ -104,10 +97,6 @@ impl Containerd {
 
 fn ctr(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(find("ctr").expect("ctr is installed: ask `need!` first"));
-    command
-        .arg("--address")
-        .arg(dir.join("sock"))
-        .args(["--namespace", "test"])
-        .args(args);
+    command.arg("--address").arg(dir.join("sock")).args(["--namespace", "test"]).args(args);
     command
 }

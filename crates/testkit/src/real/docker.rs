@@ -70,15 +70,9 @@ impl Dockerd {
     pub fn pull(&self, reference: &str) -> Result<Pulled, String> {
         let said = self.run(&["pull", reference]).or_fail("docker pull")?;
         let digest = said.lines().find_map(|line| line.strip_prefix("Digest: "));
-        let digest = digest
-            .ok_or_else(|| format!("docker pull named no digest: {said}"))?
-            .to_owned();
+        let digest = digest.ok_or_else(|| format!("docker pull named no digest: {said}"))?.to_owned();
         let image = self.inspect(reference)?;
-        Ok(Pulled {
-            digest,
-            id: text(&image["Id"]),
-            layers: layers(&image),
-        })
+        Ok(Pulled { digest, id: text(&image["Id"]), layers: layers(&image) })
     }
 
     /// Removes the image, and with it its layers: the next pull fetches them again.
@@ -86,10 +80,7 @@ impl Dockerd {
         let done = self.run(&["image", "rm", "--force", reference]);
         assert!(done.success, "docker image rm: {}", done.text());
         let left = self.run(&["image", "ls", "--quiet", "--all"]).stdout;
-        assert!(
-            left.trim().is_empty(),
-            "images are left after the removal: {left}"
-        );
+        assert!(left.trim().is_empty(), "images are left after the removal: {left}");
     }
 
     /// `DOCKER_BUILDKIT=1 docker build` of this Dockerfile, with an empty context and no cache.
@@ -98,23 +89,13 @@ impl Dockerd {
         let file = context.path().join("Dockerfile");
         std::fs::write(&file, dockerfile).expect("the temporary directory is writable");
         let place = context.path().display().to_string();
-        let args = [
-            "build",
-            "--progress=plain",
-            "--no-cache",
-            "--pull",
-            "--tag=built:1",
-            &place,
-        ];
+        let args = ["build", "--progress=plain", "--no-cache", "--pull", "--tag=built:1", &place];
         let mut command = self.docker(&args);
         command.env("DOCKER_BUILDKIT", "1");
         let done = run(&mut command, PULL);
         let progress = done.text();
         done.or_fail("docker build")?;
-        Ok(Built {
-            layers: layers(&self.inspect("built:1")?),
-            progress,
-        })
+        Ok(Built { layers: layers(&self.inspect("built:1")?), progress })
     }
 
     pub fn log(&self) -> String {
@@ -122,9 +103,7 @@ impl Dockerd {
     }
 
     fn inspect(&self, reference: &str) -> Result<Value, String> {
-        let said = self
-            .run(&["image", "inspect", reference])
-            .or_fail("docker image inspect")?;
+        let said = self.run(&["image", "inspect", reference]).or_fail("docker image inspect")?;
         let images: Value = serde_json::from_str(&said).map_err(|e| format!("docker image inspect: {e}"))?;
         Ok(images[0].clone())
     }
@@ -137,18 +116,10 @@ impl Dockerd {
         let mut command = Command::new(cli());
         command
             .arg("--host")
-            .arg(format!(
-                "unix://{}",
-                self.dir.path().join("docker.sock").display()
-            ))
+            .arg(format!("unix://{}", self.dir.path().join("docker.sock").display()))
             .args(args);
-        command
-            .env("HOME", self.dir.path())
-            .env("DOCKER_CONFIG", self.dir.path().join("cli"));
-        command
-            .env_remove("DOCKER_HOST")
-            .env_remove("DOCKER_CONTEXT")
-            .env("DOCKER_CLI_HINTS", "false");
+        command.env("HOME", self.dir.path()).env("DOCKER_CONFIG", self.dir.path().join("cli"));
+        command.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").env("DOCKER_CLI_HINTS", "false");
         command
     }
 }
@@ -156,18 +127,11 @@ impl Dockerd {
 /// Debian's own CLI first: it drives the daemon's BuildKit by itself, where later ones want a plug-in.
 fn cli() -> PathBuf {
     let debian = PathBuf::from("/usr/bin/docker");
-    if debian.is_file() {
-        debian
-    } else {
-        find("docker").expect("docker is installed: ask `need!` first")
-    }
+    if debian.is_file() { debian } else { find("docker").expect("docker is installed: ask `need!` first") }
 }
 
 fn layers(image: &Value) -> Vec<String> {
-    image["RootFS"]["Layers"]
-        .as_array()
-        .map(|all| all.iter().map(text).collect())
-        .unwrap_or_default()
+    image["RootFS"]["Layers"].as_array().map(|all| all.iter().map(text).collect()).unwrap_or_default()
 }
 
 fn text(value: &Value) -> String {

@@ -71,12 +71,7 @@ pub(crate) enum Role {
 /// Listens on a free port of `ip`, before the registry at `backend`.
 pub(crate) fn gateway(ip: std::net::IpAddr, backend: SocketAddr, role: Role, log: Log) -> Listener {
     let client: Client<HttpConnector, Body> = Client::builder(TokioExecutor::new()).build_http();
-    let gate = Arc::new(Gate {
-        backend,
-        role,
-        log,
-        client,
-    });
+    let gate = Arc::new(Gate { backend, role, log, client });
     let handler: Handler = Arc::new(move |request| {
         let gate = gate.clone();
         Box::pin(async move { gate.handle(request).await })
@@ -93,13 +88,7 @@ struct Gate {
 
 impl Gate {
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
-        let header = |name| {
-            request
-                .headers()
-                .get(name)
-                .and_then(|v| v.to_str().ok())
-                .map(str::to_owned)
-        };
+        let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let sent = Arc::new(AtomicU64::new(0));
         let mut seen = Seen {
             method: request.method().to_string(),
@@ -134,12 +123,8 @@ impl Gate {
                 if let Some(refusal) = refuse(seen, key) {
                     return refusal;
                 }
-                let repository = seen
-                    .path
-                    .trim_start_matches("/v2/")
-                    .split("/blobs/")
-                    .next()
-                    .unwrap_or_default();
+                let repository =
+                    seen.path.trim_start_matches("/v2/").split("/blobs/").next().unwrap_or_default();
                 let token = format!("Bearer {}", pass(repository));
                 let token = HeaderValue::from_str(&token).expect("a token is ASCII");
                 request.headers_mut().insert(AUTHORIZATION, token);
@@ -156,11 +141,9 @@ impl Gate {
         *request.uri_mut() = uri;
         match self.client.request(request).await {
             Ok(response) => response.map(BodyExt::boxed),
-            Err(e) => answer(
-                StatusCode::BAD_GATEWAY,
-                &[],
-                format!("the registry behind does not answer: {e}"),
-            ),
+            Err(e) => {
+                answer(StatusCode::BAD_GATEWAY, &[], format!("the registry behind does not answer: {e}"))
+            }
         }
     }
 }
@@ -193,10 +176,8 @@ fn refuse(seen: &Seen, key: &str) -> Option<Response<Body>> {
         return xml(StatusCode::FORBIDDEN, "SignatureDoesNotMatch");
     }
     let query = seen.query.as_deref().unwrap_or_default();
-    let expires = query
-        .strip_prefix("X-Expires=")
-        .and_then(|q| q.split('&').next())
-        .and_then(|e| e.parse().ok());
+    let expires =
+        query.strip_prefix("X-Expires=").and_then(|q| q.split('&').next()).and_then(|e| e.parse().ok());
     match expires {
         Some(expires) if expires < now() => xml(StatusCode::FORBIDDEN, "AccessDenied"),
         Some(expires) if sign(&seen.path, key, expires) == format!("{}?{query}", seen.path) => None,
@@ -205,9 +186,7 @@ fn refuse(seen: &Seen, key: &str) -> Option<Response<Body>> {
 }
 
 pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// A body whose bytes are counted as they leave.

@@ -27,25 +27,13 @@ pub struct Platform {
 }
 
 impl Platform {
-    pub const AMD64: Platform = Platform {
-        architecture: "amd64",
-        variant: None,
-    };
+    pub const AMD64: Platform = Platform { architecture: "amd64", variant: None };
     /// What a multi-arch image offers.
     pub const FOUR: [Platform; 4] = [
         Platform::AMD64,
-        Platform {
-            architecture: "arm64",
-            variant: Some("v8"),
-        },
-        Platform {
-            architecture: "arm",
-            variant: Some("v7"),
-        },
-        Platform {
-            architecture: "s390x",
-            variant: None,
-        },
+        Platform { architecture: "arm64", variant: Some("v8") },
+        Platform { architecture: "arm", variant: Some("v7") },
+        Platform { architecture: "s390x", variant: None },
     ];
 }
 
@@ -74,11 +62,7 @@ pub(crate) enum Content {
 impl Blob {
     pub fn of(bytes: impl Into<Bytes>) -> Blob {
         let bytes = bytes.into();
-        Blob {
-            digest: digest_of(&bytes),
-            size: bytes.len() as u64,
-            content: Content::Bytes(bytes),
-        }
+        Blob { digest: digest_of(&bytes), size: bytes.len() as u64, content: Content::Bytes(bytes) }
     }
 
     fn planned(plan: LayerPlan) -> Blob {
@@ -146,11 +130,7 @@ impl Image {
             })
             .collect();
         let index = json!({ "schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": children });
-        let mut whole = Image {
-            documents: vec![],
-            blobs: vec![],
-            diff_ids: vec![],
-        };
+        let mut whole = Image { documents: vec![], blobs: vec![], diff_ids: vec![] };
         for image in images {
             whole.documents.extend(image.documents);
             whole.blobs.extend(image.blobs);
@@ -163,19 +143,13 @@ impl Image {
     /// `layers` layers of `total_mb` megabytes together, which do not compress.
     pub fn typical(layers: usize, total_mb: u64) -> Image {
         let len = total_mb * 1_000_000 / layers as u64;
-        let plans = (0..layers).map(|i| LayerPlan {
-            seed: total_mb << 8 | i as u64,
-            len,
-        });
+        let plans = (0..layers).map(|i| LayerPlan { seed: total_mb << 8 | i as u64, len });
         Image::uncompressed(plans.map(Blob::planned).collect())
     }
 
     /// One layer of `bytes` bytes (and 1.5 KiB of tar).
     pub fn large(bytes: u64) -> Image {
-        Image::uncompressed(vec![Blob::planned(LayerPlan {
-            seed: bytes,
-            len: bytes,
-        })])
+        Image::uncompressed(vec![Blob::planned(LayerPlan { seed: bytes, len: bytes })])
     }
 
     /// An OCI artifact (spec: "Guidelines for Artifact Usage", an empty configuration and one layer), which refers to
@@ -208,11 +182,7 @@ impl Image {
             })
             .collect();
         let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
-        Image {
-            documents: vec![Document::of(OCI_INDEX, &index)],
-            blobs: vec![],
-            diff_ids: vec![],
-        }
+        Image { documents: vec![Document::of(OCI_INDEX, &index)], blobs: vec![], diff_ids: vec![] }
     }
 
     /// What a tag of this image points at.
@@ -232,9 +202,7 @@ impl Image {
     /// Digests of every document and blob.
     pub fn digests(&self) -> std::collections::BTreeSet<String> {
         let documents = self.documents.iter().map(|d| d.digest.clone());
-        documents
-            .chain(self.blobs.iter().map(|b| b.digest.clone()))
-            .collect()
+        documents.chain(self.blobs.iter().map(|b| b.digest.clone())).collect()
     }
 
     fn compressed(name: &str, platform: Platform, words: &Words) -> Image {
@@ -269,14 +237,8 @@ impl Image {
             "schemaVersion": 2, "mediaType": words.manifest, "config": config.descriptor(words.config),
             "layers": layers.iter().map(|(layer, _)| layer.descriptor(layer_type)).collect::<Vec<_>>(),
         });
-        let blobs = std::iter::once(config)
-            .chain(layers.into_iter().map(|(layer, _)| layer))
-            .collect();
-        Image {
-            documents: vec![Document::of(words.manifest, &manifest)],
-            blobs,
-            diff_ids: vec![diff_ids],
-        }
+        let blobs = std::iter::once(config).chain(layers.into_iter().map(|(layer, _)| layer)).collect();
+        Image { documents: vec![Document::of(words.manifest, &manifest)], blobs, diff_ids: vec![diff_ids] }
     }
 
     fn descriptor(&self) -> Value {
@@ -288,15 +250,8 @@ impl Image {
 impl Document {
     fn of(media_type: &str, value: &Value) -> Document {
         // Pretty-printed, with a newline: a mirror that writes JSON anew changes the digest.
-        let text = format!(
-            "{}\n",
-            serde_json::to_string_pretty(value).expect("a JSON value can be written")
-        );
-        Document {
-            digest: digest_of(text.as_bytes()),
-            media_type: media_type.to_owned(),
-            bytes: text.into(),
-        }
+        let text = format!("{}\n", serde_json::to_string_pretty(value).expect("a JSON value can be written"));
+        Document { digest: digest_of(text.as_bytes()), media_type: media_type.to_owned(), bytes: text.into() }
     }
 }
 
@@ -307,16 +262,8 @@ struct Words {
     gzip: &'static str,
 }
 
-const OCI: Words = Words {
-    manifest: OCI_MANIFEST,
-    config: OCI_CONFIG,
-    gzip: OCI_TAR_GZIP,
-};
-const DOCKER: Words = Words {
-    manifest: DOCKER_MANIFEST,
-    config: DOCKER_CONFIG,
-    gzip: DOCKER_TAR_GZIP,
-};
+const OCI: Words = Words { manifest: OCI_MANIFEST, config: OCI_CONFIG, gzip: OCI_TAR_GZIP };
+const DOCKER: Words = Words { manifest: DOCKER_MANIFEST, config: DOCKER_CONFIG, gzip: DOCKER_TAR_GZIP };
 
 /// `sha256:<hex>`
 pub(crate) fn digest_of(bytes: &[u8]) -> String {

@@ -24,9 +24,7 @@ impl LayerPlan {
     pub(crate) fn reader(&self) -> impl Read + use<> {
         let header = header(&format!("data-{:016x}", self.seed), self.len);
         let rest = self.padded() - self.len + 2 * TAR_BLOCK;
-        Cursor::new(header)
-            .chain(Noise::new(self.seed).take(self.len))
-            .chain(std::io::repeat(0).take(rest))
+        Cursor::new(header).chain(Noise::new(self.seed).take(self.len)).chain(std::io::repeat(0).take(rest))
     }
 
     fn padded(&self) -> u64 {
@@ -38,20 +36,14 @@ impl LayerPlan {
 pub(crate) fn tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut out = header(name, content.len() as u64);
     out.extend_from_slice(content);
-    out.resize(
-        out.len().div_ceil(TAR_BLOCK as usize) * TAR_BLOCK as usize + 2 * TAR_BLOCK as usize,
-        0,
-    );
+    out.resize(out.len().div_ceil(TAR_BLOCK as usize) * TAR_BLOCK as usize + 2 * TAR_BLOCK as usize, 0);
     out
 }
 
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder
-        .write_all(bytes)
-        .and_then(|()| encoder.finish())
-        .expect("memory can be written")
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory can be written")
 }
 
 fn header(name: &str, len: u64) -> Vec<u8> {
@@ -84,11 +76,7 @@ impl Noise {
             state.wrapping_mul(0x2545_F491_4F6C_DD1D)
         });
         let block = block.take(BLOCK / 8).flat_map(u64::to_le_bytes).collect();
-        Noise {
-            block,
-            at: 0,
-            round: 0,
-        }
+        Noise { block, at: 0, round: 0 }
     }
 }
 
@@ -112,10 +100,7 @@ mod tests {
 
     #[test]
     fn a_planned_layer_is_a_tar_of_the_size_it_claims() {
-        let plan = LayerPlan {
-            seed: 7,
-            len: 3 * BLOCK as u64 + 77,
-        };
+        let plan = LayerPlan { seed: 7, len: 3 * BLOCK as u64 + 77 };
         let mut bytes = Vec::new();
         plan.reader().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes.len() as u64, plan.size());

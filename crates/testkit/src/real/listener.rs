@@ -48,18 +48,10 @@ impl Listener {
             .build()
             .expect("a runtime can be built");
         let reserve = bind(SocketAddr::new(ip, 0));
-        let address = reserve
-            .local_addr()
-            .ok()
-            .and_then(|a| a.as_socket())
-            .expect("a bound socket has an address");
-        let mut listener = Listener {
-            address,
-            _reserve: reserve,
-            handler,
-            runtime: Some(runtime),
-            accepting: None,
-        };
+        let address =
+            reserve.local_addr().ok().and_then(|a| a.as_socket()).expect("a bound socket has an address");
+        let mut listener =
+            Listener { address, _reserve: reserve, handler, runtime: Some(runtime), accepting: None };
         listener.restart();
         listener
     }
@@ -72,10 +64,7 @@ impl Listener {
     pub(crate) fn stop(&mut self) {
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
-            assert!(
-                until(Duration::from_secs(5), || accepting.is_finished()),
-                "the listener did not stop"
-            );
+            assert!(until(Duration::from_secs(5), || accepting.is_finished()), "the listener did not stop");
         }
     }
 
@@ -85,9 +74,7 @@ impl Listener {
         let runtime = self.runtime.as_ref().expect("the runtime lives until drop");
         let socket = bind(self.address);
         socket.listen(1024).expect("a bound socket can listen");
-        socket
-            .set_nonblocking(true)
-            .expect("a socket can be made non-blocking");
+        socket.set_nonblocking(true).expect("a socket can be made non-blocking");
         let socket = std::net::TcpListener::from(socket);
         let handler = self.handler.clone();
         self.accepting = Some(runtime.spawn(async move {
@@ -107,18 +94,14 @@ impl Drop for Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("Listener").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 /// A socket that shares its port with others of ours.
 fn bind(address: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket can be made");
-    let shared = socket
-        .set_reuse_address(true)
-        .and_then(|()| socket.set_reuse_port(true));
+    let shared = socket.set_reuse_address(true).and_then(|()| socket.set_reuse_port(true));
     shared
         .and_then(|()| socket.bind(&address.into()))
         .unwrap_or_else(|e| panic!("cannot bind {address}: {e}"));
@@ -155,7 +138,5 @@ pub(crate) fn answer(status: StatusCode, headers: &[(&str, &str)], body: impl In
         response = response.header(*name, *value);
     }
     let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
-    response
-        .body(body)
-        .expect("the headers of a test server are valid")
+    response.body(body).expect("the headers of a test server are valid")
 }

@@ -20,10 +20,7 @@ impl Podman {
     /// Without mirrors; registries on loopback are taken as they are, without TLS.
     pub fn new() -> Podman {
         let podman = Podman { dir: temp_dir() };
-        podman.write(
-            "policy.json",
-            "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
-        );
+        podman.write("policy.json", "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}");
         podman.write("registries.conf", "short-name-mode = \"disabled\"\n");
         podman
     }
@@ -38,17 +35,12 @@ impl Podman {
 
     /// Pulls. The image's digests (of its manifest, and of the index it was chosen from) and its id.
     pub fn pull(&self, reference: &str) -> Result<(BTreeSet<String>, String), String> {
-        self.run(&["pull", "--quiet", "--tls-verify=false", reference])
-            .or_fail("podman pull")?;
-        let said = self
-            .run(&["image", "inspect", reference])
-            .or_fail("podman image inspect")?;
+        self.run(&["pull", "--quiet", "--tls-verify=false", reference]).or_fail("podman pull")?;
+        let said = self.run(&["image", "inspect", reference]).or_fail("podman image inspect")?;
         let images: Value = serde_json::from_str(&said).map_err(|e| format!("podman image inspect: {e}"))?;
         let names = images[0]["RepoDigests"].as_array().cloned().unwrap_or_default();
-        let digests = names
-            .iter()
-            .filter_map(|name| Some(name.as_str()?.split_once('@')?.1.to_owned()))
-            .collect();
+        let digests =
+            names.iter().filter_map(|name| Some(name.as_str()?.split_once('@')?.1.to_owned())).collect();
         Ok((digests, images[0]["Id"].as_str().unwrap_or_default().to_owned()))
     }
 
@@ -72,16 +64,10 @@ impl Podman {
             .arg("--tmpdir")
             .arg(place("tmp"));
         command
-            .args([
-                "--storage-driver=vfs",
-                "--events-backend=none",
-                "--cgroup-manager=cgroupfs",
-            ])
+            .args(["--storage-driver=vfs", "--events-backend=none", "--cgroup-manager=cgroupfs"])
             .args(args);
         command.env("CONTAINERS_REGISTRIES_CONF", place("registries.conf"));
-        command
-            .env("HOME", self.dir.path())
-            .env("XDG_RUNTIME_DIR", self.dir.path());
+        command.env("HOME", self.dir.path()).env("XDG_RUNTIME_DIR", self.dir.path());
         // podman looks for its policy in the user's configuration before the system's.
         let policy = place(".config/containers");
         std::fs::create_dir_all(&policy)

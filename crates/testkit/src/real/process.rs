@@ -36,15 +36,8 @@ impl Missing {
 
 /// `None` when every one of `tools` is installed.
 pub fn missing(test: &str, tools: &[&str]) -> Option<Missing> {
-    let tools: Vec<String> = tools
-        .iter()
-        .filter(|t| find(t).is_none())
-        .map(|t| (*t).to_owned())
-        .collect();
-    (!tools.is_empty()).then(|| Missing {
-        test: test.to_owned(),
-        tools,
-    })
+    let tools: Vec<String> = tools.iter().filter(|t| find(t).is_none()).map(|t| (*t).to_owned()).collect();
+    (!tools.is_empty()).then(|| Missing { test: test.to_owned(), tools })
 }
 
 /// The program of this name, in `PATH` or where daemons live.
@@ -57,9 +50,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// A Go program, built by `go install` into the build directory and kept there; `None` without Go or when it does not build.
 pub fn go_tool(name: &str, module: &str) -> Option<PathBuf> {
-    let folder = build_dir()
-        .join("go-tools")
-        .join(module.replace(['/', '@', ':'], "_"));
+    let folder = build_dir().join("go-tools").join(module.replace(['/', '@', ':'], "_"));
     built_once(&folder.join(name), |go| {
         go.args(["install", module]).env("GOBIN", &folder);
     })
@@ -70,10 +61,7 @@ pub(crate) fn go_program(source: &str) -> Option<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
     let program = build_dir().join("go-tools").join(source);
     built_once(&program, |go| {
-        go.args(["build", "-o"])
-            .arg(&program)
-            .arg(".")
-            .current_dir(sources);
+        go.args(["build", "-o"]).arg(&program).arg(".").current_dir(sources);
     })
 }
 
@@ -98,27 +86,18 @@ fn built_once(program: &Path, build: impl FnOnce(&mut Command)) -> Option<PathBu
 /// Cargo's target directory, told from where the test program lies (`<target>/<profile>/deps/<test>`).
 fn build_dir() -> PathBuf {
     let program = std::env::current_exe().expect("a test program knows its own path");
-    program
-        .ancestors()
-        .nth(3)
-        .map_or_else(std::env::temp_dir, Path::to_path_buf)
+    program.ancestors().nth(3).map_or_else(std::env::temp_dir, Path::to_path_buf)
 }
 
 /// A new empty directory, removed with everything in it on drop.
 pub(crate) fn temp_dir() -> TempDir {
-    tempfile::Builder::new()
-        .prefix("entrepot-")
-        .tempdir()
-        .expect("the temporary directory is writable")
+    tempfile::Builder::new().prefix("entrepot-").tempdir().expect("the temporary directory is writable")
 }
 
 /// A loopback port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// Waits until `condition` holds; `false` when it does not within `limit`.
@@ -151,11 +130,7 @@ impl Output {
 
     /// The standard output, or a failure that names `what`.
     pub fn or_fail(self, what: &str) -> Result<String, String> {
-        if self.success {
-            Ok(self.stdout)
-        } else {
-            Err(format!("{what} failed: {}", self.text()))
-        }
+        if self.success { Ok(self.stdout) } else { Err(format!("{what} failed: {}", self.text())) }
     }
 }
 
@@ -163,14 +138,9 @@ impl Output {
 pub fn run(command: &mut Command, limit: Duration) -> Output {
     let dir = temp_dir();
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
-    command
-        .stdin(Stdio::null())
-        .stdout(create(&out))
-        .stderr(create(&err))
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|e| panic!("cannot start {:?}: {e}", command.get_program()));
+    command.stdin(Stdio::null()).stdout(create(&out)).stderr(create(&err)).process_group(0);
+    let mut child =
+        command.spawn().unwrap_or_else(|e| panic!("cannot start {:?}: {e}", command.get_program()));
     let mut success = false;
     let ended = until(limit, || match child.try_wait() {
         Ok(Some(status)) => {
@@ -185,11 +155,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Output {
         let _ = child.wait();
         stderr.push_str(&format!("\nkilled: not done within {limit:?}"));
     }
-    Output {
-        success,
-        stdout: read(&out),
-        stderr,
-    }
+    Output { success, stdout: read(&out), stderr }
 }
 
 /// A daemon in its own process group, whose output is kept.
@@ -205,15 +171,9 @@ impl Process {
         let file = create(&log);
         let second = file.try_clone().expect("a file handle can be duplicated");
         let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(second)
-            .process_group(0);
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("cannot start {:?}: {e}", command.get_program()));
+        command.args(args).stdin(Stdio::null()).stdout(file).stderr(second).process_group(0);
+        let child =
+            command.spawn().unwrap_or_else(|e| panic!("cannot start {:?}: {e}", command.get_program()));
         Process { child, log }
     }
 

@@ -46,15 +46,8 @@ pub fn fetch(method: &str, url: &str, headers: &[(&str, &str)]) -> Result<Fetche
     }
     let mut body = Vec::new();
     let reader = response.body_mut().as_reader();
-    reader
-        .take(MOST)
-        .read_to_end(&mut body)
-        .map_err(|e| format!("{method} {url}: body: {e}"))?;
-    Ok(Fetched {
-        status: response.status().as_u16(),
-        headers: named,
-        body,
-    })
+    reader.take(MOST).read_to_end(&mut body).map_err(|e| format!("{method} {url}: body: {e}"))?;
+    Ok(Fetched { status: response.status().as_u16(), headers: named, body })
 }
 
 pub(crate) fn push(
@@ -64,12 +57,7 @@ pub(crate) fn push(
     tag: Option<&str>,
     image: &Image,
 ) -> Result<(), String> {
-    let pusher = Pusher {
-        root: format!("http://{registry}"),
-        repository,
-        token,
-        agent: agent(),
-    };
+    let pusher = Pusher { root: format!("http://{registry}"), repository, token, agent: agent() };
     for blob in &image.blobs {
         pusher.blob(blob)?;
     }
@@ -96,21 +84,14 @@ impl Pusher<'_> {
         if self.send("HEAD", &path, &[], SendBody::none())?.status == 200 {
             return Ok(());
         }
-        let begun = self.send(
-            "POST",
-            &format!("/v2/{}/blobs/uploads/", self.repository),
-            &[],
-            SendBody::none(),
-        )?;
+        let begun =
+            self.send("POST", &format!("/v2/{}/blobs/uploads/", self.repository), &[], SendBody::none())?;
         let location = begun.header("location").filter(|_| begun.status == 202);
         let location = location.ok_or_else(|| format!("no upload: {begun:?}"))?;
         let joint = if location.contains('?') { '&' } else { '?' };
         let target = format!("{location}{joint}digest={}", blob.digest);
         let size = blob.size.to_string();
-        let headers = [
-            ("content-length", size.as_str()),
-            ("content-type", "application/octet-stream"),
-        ];
+        let headers = [("content-length", size.as_str()), ("content-type", "application/octet-stream")];
         let mut reader = blob.reader();
         self.created(self.send("PUT", &target, &headers, SendBody::from_reader(&mut reader))?)
     }
@@ -129,11 +110,7 @@ impl Pusher<'_> {
         headers: &[(&str, &str)],
         body: SendBody,
     ) -> Result<Fetched, String> {
-        let url = if target.starts_with('/') {
-            format!("{}{target}", self.root)
-        } else {
-            target.to_owned()
-        };
+        let url = if target.starts_with('/') { format!("{}{target}", self.root) } else { target.to_owned() };
         let mut request = http::Request::builder().method(method).uri(&url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -142,27 +119,12 @@ impl Pusher<'_> {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(body).map_err(|e| e.to_string())?;
-        let mut response = self
-            .agent
-            .run(request)
-            .map_err(|e| format!("{method} {url}: {e}"))?;
-        let location = response
-            .headers()
-            .get("location")
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned);
+        let mut response = self.agent.run(request).map_err(|e| format!("{method} {url}: {e}"))?;
+        let location = response.headers().get("location").and_then(|v| v.to_str().ok()).map(str::to_owned);
         let headers = location.map(|l| ("location".to_owned(), l)).into_iter().collect();
         let mut body = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
-            .read_to_end(&mut body)
-            .map_err(|e| format!("{method} {url}: {e}"))?;
-        Ok(Fetched {
-            status: response.status().as_u16(),
-            headers,
-            body,
-        })
+        response.body_mut().as_reader().read_to_end(&mut body).map_err(|e| format!("{method} {url}: {e}"))?;
+        Ok(Fetched { status: response.status().as_u16(), headers, body })
     }
 
     fn created(&self, answer: Fetched) -> Result<(), String> {
@@ -174,9 +136,6 @@ impl Pusher<'_> {
 }
 
 fn agent() -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(LIMIT))
-        .proxy(None);
+    let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(LIMIT)).proxy(None);
     config.build().into()
 }

@@ -29,17 +29,11 @@ pub struct Credentials {
 
 impl Credentials {
     /// Whom every registry with tokens knows.
-    pub const TEST: Credentials = Credentials {
-        username: "tester",
-        password: "open sesame",
-    };
+    pub const TEST: Credentials = Credentials { username: "tester", password: "open sesame" };
 
     /// As the value of an `Authorization` header.
     pub fn basic(&self) -> String {
-        format!(
-            "Basic {}",
-            STANDARD.encode(format!("{}:{}", self.username, self.password))
-        )
+        format!("Basic {}", STANDARD.encode(format!("{}:{}", self.username, self.password)))
     }
 
     pub(crate) fn are(&self, username: &str, password: &str) -> bool {
@@ -102,29 +96,15 @@ impl Registry {
         let log = Log::default();
         let key = format!("{backend} signs");
         let blob_host = tokens.as_ref().filter(|_| away).map(|tokens| {
-            let role = Role::BlobHost {
-                key: key.clone(),
-                pass: tokens.pass(),
-            };
+            let role = Role::BlobHost { key: key.clone(), pass: tokens.pass() };
             gateway(BLOB_HOST, backend, role, log.clone())
         });
         let role = match &blob_host {
-            Some(host) => Role::Redirecting {
-                blob_host: host.address(),
-                key,
-            },
+            Some(host) => Role::Redirecting { blob_host: host.address(), key },
             None => Role::Registry,
         };
         let front = gateway(IpAddr::V4(Ipv4Addr::LOCALHOST), backend, role, log.clone());
-        Registry {
-            front,
-            blob_host,
-            tokens,
-            log,
-            backend,
-            process,
-            _dir: dir,
-        }
+        Registry { front, blob_host, tokens, log, backend, process, _dir: dir }
     }
 
     /// `127.0.0.1:<port>`, where it is reached and counted.
@@ -146,16 +126,8 @@ impl Registry {
             "insecure: true".to_owned(),
             "allow_private: true".to_owned(),
         ];
-        lines.extend(
-            self.tokens
-                .as_ref()
-                .map(|t| format!("token_hosts: [\"{}\"]", t.address())),
-        );
-        lines.extend(
-            self.blob_host
-                .as_ref()
-                .map(|host| format!("blob_hosts: [\"{}\"]", host.address())),
-        );
+        lines.extend(self.tokens.as_ref().map(|t| format!("token_hosts: [\"{}\"]", t.address())));
+        lines.extend(self.blob_host.as_ref().map(|host| format!("blob_hosts: [\"{}\"]", host.address())));
         lines.iter().map(|line| format!("{indent}{line}\n")).collect()
     }
 
@@ -178,17 +150,10 @@ impl Registry {
 
     /// One GET of `/v2/<repository>/<rest>`, past the gateway, with all that may be needed to be let in.
     pub fn ask(&self, repository: &str, rest: &str) -> Result<Fetched, String> {
-        let token = self
-            .tokens
-            .as_ref()
-            .map(|t| format!("Bearer {}", t.push_token(repository)));
+        let token = self.tokens.as_ref().map(|t| format!("Bearer {}", t.push_token(repository)));
         let mut headers = vec![("accept", MANIFESTS)];
         headers.extend(token.as_deref().map(|token| ("authorization", token)));
-        fetch(
-            "GET",
-            &format!("http://{}/v2/{repository}/{rest}", self.backend),
-            &headers,
-        )
+        fetch("GET", &format!("http://{}/v2/{repository}/{rest}", self.backend), &headers)
     }
 
     /// Every request since the start, or the last [`forget`](Registry::forget), in the order of their answers.
@@ -198,28 +163,17 @@ impl Registry {
 
     /// Requests of this method whose path ends in `end`.
     pub fn count(&self, method: &str, end: &str) -> usize {
-        self.seen()
-            .iter()
-            .filter(|s| s.method == method && s.path.ends_with(end))
-            .count()
+        self.seen().iter().filter(|s| s.method == method && s.path.ends_with(end)).count()
     }
 
     /// Bytes of the blob sent, wherever from.
     pub fn bytes_of(&self, digest: &str) -> u64 {
-        self.seen()
-            .iter()
-            .filter(|s| s.blob() == Some(digest) && s.status < 300)
-            .map(Seen::bytes)
-            .sum()
+        self.seen().iter().filter(|s| s.blob() == Some(digest) && s.status < 300).map(Seen::bytes).sum()
     }
 
     /// Bytes of all blobs sent.
     pub fn blob_bytes(&self) -> u64 {
-        self.seen()
-            .iter()
-            .filter(|s| s.blob().is_some() && s.status < 300)
-            .map(Seen::bytes)
-            .sum()
+        self.seen().iter().filter(|s| s.blob().is_some() && s.status < 300).map(Seen::bytes).sum()
     }
 
     pub fn forget(&self) {
@@ -257,11 +211,7 @@ fn distribution(tokens: Option<&TokenServer>) -> (SocketAddr, Process, TempDir) 
     let (backend, process) = started(|port| {
         std::fs::write(&file, configuration(port, dir.path(), tokens))
             .expect("the temporary directory is writable");
-        Process::start(
-            &program,
-            &["serve", &file.display().to_string()],
-            dir.path().join("log"),
-        )
+        Process::start(&program, &["serve", &file.display().to_string()], dir.path().join("log"))
     });
     (backend, process, dir)
 }

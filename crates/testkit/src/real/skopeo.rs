@@ -48,11 +48,7 @@ impl Skopeo {
         std::fs::write(&policy, "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}")
             .expect("the temporary directory is writable");
         let mut command = Command::new(find("skopeo").expect("skopeo is installed: ask `need!` first"));
-        command
-            .arg("--policy")
-            .arg(policy)
-            .env("HOME", home)
-            .env("XDG_RUNTIME_DIR", home);
+        command.arg("--policy").arg(policy).env("HOME", home).env("XDG_RUNTIME_DIR", home);
         command
     }
 }

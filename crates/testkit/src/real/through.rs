@@ -42,11 +42,7 @@ pub fn three_times<T: PartialEq + Debug>(
     phase("cold");
     let blobs = || images.iter().flat_map(|image| &image.blobs);
     let fetched: u64 = blobs().map(|blob| registry.bytes_of(&blob.digest)).sum();
-    assert!(
-        fetched > 0,
-        "cold: nothing came from upstream: {:#?}",
-        registry.seen()
-    );
+    assert!(fetched > 0, "cold: nothing came from upstream: {:#?}", registry.seen());
     for blob in blobs() {
         let bytes = registry.bytes_of(&blob.digest);
         assert!(

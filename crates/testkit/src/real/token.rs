@@ -47,11 +47,7 @@ impl TokenServer {
             Box::pin(async move { minter.handle(request).await })
         });
         let listener = Listener::start(IpAddr::V4(Ipv4Addr::LOCALHOST), handler);
-        TokenServer {
-            listener,
-            minter,
-            dir,
-        }
+        TokenServer { listener, minter, dir }
     }
 
     /// The URL that a challenge names.
@@ -80,8 +76,7 @@ impl TokenServer {
 
     /// A token that may push to `repository`.
     pub(crate) fn push_token(&self, repository: &str) -> String {
-        self.minter
-            .mint(&[format!("repository:{repository}:pull,push")], true)
+        self.minter.mint(&[format!("repository:{repository}:pull,push")], true)
     }
 
     /// Lets the blob host in.
@@ -113,15 +108,7 @@ impl Minter {
         let (key, cert) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
         let mut command = Command::new("openssl");
         command
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ])
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
             .args(["-days", "2", "-subj", "/CN=testkit"])
             .arg("-keyout")
             .arg(&key)
@@ -133,22 +120,13 @@ impl Minter {
         let der = STANDARD.decode(pem(&key)).expect("PEM is base64");
         let key =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).expect("openssl wrote PKCS#8");
-        Minter {
-            key,
-            certificate: pem(&cert),
-            asked: AtomicU64::new(0),
-            scopes: Mutex::default(),
-        }
+        Minter { key, certificate: pem(&cert), asked: AtomicU64::new(0), scopes: Mutex::default() }
     }
 
     /// GET with a query, and POST with a form, as the distribution token specification and OAuth 2 have them.
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let basic = request
-            .headers()
-            .get(AUTHORIZATION)
-            .and_then(|v| v.to_str().ok())
-            .map(str::to_owned);
+        let basic = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let query = request.uri().query().unwrap_or_default().to_owned();
         let form = match *request.method() {
             Method::GET => query,
@@ -165,15 +143,8 @@ impl Minter {
             .filter(|s| !s.is_empty())
             .map(str::to_owned)
             .collect();
-        self.scopes
-            .lock()
-            .expect("no holder panics")
-            .push(scopes.join(" "));
-        let known = match (
-            basic,
-            fields.all("username").next(),
-            fields.all("password").next(),
-        ) {
+        self.scopes.lock().expect("no holder panics").push(scopes.join(" "));
+        let known = match (basic, fields.all("username").next(), fields.all("password").next()) {
             (Some(basic), _, _) => Some(basic == Credentials::TEST.basic()),
             (None, Some(user), Some(password)) => Some(Credentials::TEST.are(user, password)),
             _ => None,
@@ -187,11 +158,7 @@ impl Minter {
             known => {
                 let token = self.mint(&scopes, known == Some(true));
                 let body = json!({ "token": token, "access_token": token, "expires_in": LIFE });
-                answer(
-                    StatusCode::OK,
-                    &[("content-type", "application/json")],
-                    body.to_string(),
-                )
+                answer(StatusCode::OK, &[("content-type", "application/json")], body.to_string())
             }
         }
     }
@@ -206,10 +173,7 @@ impl Minter {
         });
         let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let signed = format!("{}.{}", part(header), part(claims));
-        let signature = self
-            .key
-            .sign(&SystemRandom::new(), signed.as_bytes())
-            .expect("a P-256 key can sign");
+        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).expect("a P-256 key can sign");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
 }
@@ -219,10 +183,8 @@ fn grant(scope: &str, known: bool) -> Option<serde_json::Value> {
     let (kind, rest) = scope.split_once(':')?;
     let (name, wanted) = rest.rsplit_once(':')?;
     let public = !name.starts_with("private/");
-    let actions: Vec<&str> = wanted
-        .split(',')
-        .filter(|action| known || (public && *action == "pull"))
-        .collect();
+    let actions: Vec<&str> =
+        wanted.split(',').filter(|action| known || (public && *action == "pull")).collect();
     Some(json!({ "type": kind, "name": name, "actions": actions }))
 }
 
@@ -233,10 +195,7 @@ impl Fields {
     fn parse(text: &str) -> Fields {
         let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(text.as_bytes()) {
-            fields
-                .entry(name.into_owned())
-                .or_default()
-                .push(value.into_owned());
+            fields.entry(name.into_owned()).or_default().push(value.into_owned());
         }
         Fields(fields)
     }

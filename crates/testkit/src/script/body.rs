@@ -150,10 +150,7 @@ impl Pattern {
             state ^= state << 17;
             block.extend_from_slice(&state.to_le_bytes());
         }
-        Self {
-            len,
-            block: block.into(),
-        }
+        Self { len, block: block.into() }
     }
 
     fn read(&self, range: Range<u64>) -> Bytes {
@@ -188,12 +185,7 @@ mod tests {
         let whole = body.slice(0..3 * BLOCK + 11);
         assert_eq!(whole.len() as u64, 3 * BLOCK + 11);
         assert_eq!(sha256(&whole), body.sha256());
-        for (from, to) in [
-            (0, 1),
-            (3, 9),
-            (BLOCK - 1, BLOCK + 12),
-            (2 * BLOCK + 5, 3 * BLOCK + 11),
-        ] {
+        for (from, to) in [(0, 1), (3, 9), (BLOCK - 1, BLOCK + 12), (2 * BLOCK + 5, 3 * BLOCK + 11)] {
             assert_eq!(body.slice(from..to), whole[from as usize..to as usize]);
         }
         assert_ne!(whole[..BLOCK as usize], whole[BLOCK as usize..2 * BLOCK as usize]);

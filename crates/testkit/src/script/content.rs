@@ -52,14 +52,7 @@ impl Image {
         })
         .to_string()
         .into_bytes();
-        Self {
-            digest: sha256(&manifest),
-            manifest,
-            config,
-            config_digest,
-            layers,
-            layer_digests,
-        }
+        Self { digest: sha256(&manifest), manifest, config, config_digest, layers, layer_digests }
     }
 
     /// A small image whose digests depend on `seed`.
@@ -80,9 +73,7 @@ impl Image {
                 })
             })
             .collect();
-        json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": entries})
-            .to_string()
-            .into_bytes()
+        json!({"schemaVersion": 2, "mediaType": media::INDEX, "manifests": entries}).to_string().into_bytes()
     }
 }
 
@@ -96,13 +87,9 @@ impl Upstream {
     /// A manifest under its digest and, unless it is empty, under a tag, for GET and HEAD. Answers its digest.
     pub fn serve_manifest(&self, repository: &str, tag: &str, bytes: &[u8], media_type: &str) -> String {
         let digest = sha256(bytes);
-        for reference in [tag, &digest]
-            .into_iter()
-            .filter(|reference| !reference.is_empty())
-        {
+        for reference in [tag, &digest].into_iter().filter(|reference| !reference.is_empty()) {
             let path = format!("/v2/{repository}/manifests/{reference}");
-            self.on(Method::Read, path)
-                .reply(manifest_reply(bytes, media_type, &digest));
+            self.on(Method::Read, path).reply(manifest_reply(bytes, media_type, &digest));
         }
         digest
     }
@@ -119,8 +106,7 @@ impl Upstream {
     pub fn serve_blob_as(&self, repository: &str, digest: &str, body: impl Into<Body>) {
         let (body, digest) = (body.into(), digest.to_owned());
         let path = format!("/v2/{repository}/blobs/{digest}");
-        self.on(Method::Read, path)
-            .reply_with(move |request| Reply::blob(request, &digest, body.clone()));
+        self.on(Method::Read, path).reply_with(move |request| Reply::blob(request, &digest, body.clone()));
     }
 
     /// An image with its configuration and layers, under a tag (unless it is empty) and its digest.

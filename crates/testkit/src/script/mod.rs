@@ -77,17 +77,10 @@ impl Upstream {
         let address = SocketAddr::new(address.into().into(), 0);
         let listener = bind(address).expect("a free port on a loopback address");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let shared = Arc::new(Shared {
-            inner: Mutex::default(),
-        });
+        let shared = Arc::new(Shared { inner: Mutex::default() });
         let running = watch::Sender::new(true);
         runtime.spawn(run(listener, address, shared.clone(), running.subscribe()));
-        Self {
-            shared,
-            address,
-            runtime: Some(runtime),
-            running,
-        }
+        Self { shared, address, runtime: Some(runtime), running }
     }
 
     /// Does not mind requests that no rule expects: they are answered 404 in the registry's words.
@@ -161,12 +154,7 @@ impl Upstream {
     /// Body bytes sent in answer to GETs of these paths.
     pub fn bytes_sent(&self, paths: impl Into<Paths>) -> u64 {
         let paths = paths.into();
-        self.lock()
-            .requests
-            .iter()
-            .filter(|request| paths.matches(&request.path))
-            .map(Request::sent)
-            .sum()
+        self.lock().requests.iter().filter(|request| paths.matches(&request.path)).map(Request::sent).sum()
     }
 
     /// The most requests of one path that were being answered at one time.
@@ -181,32 +169,21 @@ impl Upstream {
 
     /// True if any request carried a header that can hold a credential.
     pub fn saw_authorization(&self) -> bool {
-        self.lock()
-            .requests
-            .iter()
-            .any(|request| !request.credentials().is_empty())
+        self.lock().requests.iter().any(|request| !request.credentials().is_empty())
     }
 
     /// Waits (at most `limit`) until the record satisfies a condition; panics if it never does.
     pub async fn wait_until(&self, limit: Duration, what: &str, condition: impl Fn(&[Request]) -> bool) {
         let start = std::time::Instant::now();
         while !condition(&self.lock().requests) {
-            assert!(
-                start.elapsed() < limit,
-                "not within {limit:?}: {what}; record: {:#?}",
-                self.summary()
-            );
+            assert!(start.elapsed() < limit, "not within {limit:?}: {what}; record: {:#?}", self.summary());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// Method and target of each request, for messages.
     pub fn summary(&self) -> Vec<String> {
-        self.lock()
-            .requests
-            .iter()
-            .map(|request| format!("{} {}", request.method, request.target))
-            .collect()
+        self.lock().requests.iter().map(|request| format!("{} {}", request.method, request.target)).collect()
     }
 
     /// Breaks every connection and refuses new ones, as a host whose server has gone.
@@ -243,11 +220,7 @@ impl Upstream {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        panic!(
-            "the scripted upstream at {} did not {}",
-            self.address,
-            if up { "resume" } else { "stop" }
-        );
+        panic!("the scripted upstream at {} did not {}", self.address, if up { "resume" } else { "stop" });
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -268,10 +241,7 @@ impl Drop for Upstream {
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upstream")
-            .field("address", &self.address)
-            .field("requests", &self.summary())
-            .finish()
+        f.debug_struct("Upstream").field("address", &self.address).field("requests", &self.summary()).finish()
     }
 }
 
@@ -299,16 +269,10 @@ impl Shared {
             return handler(request);
         }
         if inner.lenient {
-            let code = if request.path.contains("/blobs/") {
-                "BLOB_UNKNOWN"
-            } else {
-                "MANIFEST_UNKNOWN"
-            };
+            let code = if request.path.contains("/blobs/") { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };
             return Reply::oci_error(404, code);
         }
-        inner
-            .unexpected
-            .push(format!("{} {}", request.method, request.target));
+        inner.unexpected.push(format!("{} {}", request.method, request.target));
         Reply::status(418).body("the script does not expect this request")
     }
 

@@ -80,9 +80,7 @@ impl Reply {
     }
 
     pub fn json(status: u16, value: &serde_json::Value) -> Self {
-        Self::status(status)
-            .header("content-type", "application/json")
-            .body(value.to_string())
+        Self::status(status).header("content-type", "application/json").body(value.to_string())
     }
 
     /// The error body of the distribution-spec with one error.
@@ -99,15 +97,9 @@ impl Reply {
 
     /// `401` with a bearer challenge; a `scope` that is empty is left out.
     pub fn challenge(realm: &str, service: &str, scope: &str) -> Self {
-        let scope = if scope.is_empty() {
-            String::new()
-        } else {
-            format!(",scope=\"{scope}\"")
-        };
-        Self::oci_error(401, "UNAUTHORIZED").header(
-            "www-authenticate",
-            format!("Bearer realm=\"{realm}\",service=\"{service}\"{scope}"),
-        )
+        let scope = if scope.is_empty() { String::new() } else { format!(",scope=\"{scope}\"") };
+        Self::oci_error(401, "UNAUTHORIZED")
+            .header("www-authenticate", format!("Bearer realm=\"{realm}\",service=\"{service}\"{scope}"))
     }
 
     /// A blob as a good registry serves it: `ETag`, `Docker-Content-Digest`, and `206` or `416` when `request` has a
@@ -127,9 +119,8 @@ impl Reply {
             }
             Some((first, last)) if holds => {
                 let end = last.map_or(size, |last| (last + 1).min(size));
-                let mut reply = reply
-                    .header("content-range", format!("bytes {first}-{}/{size}", end - 1))
-                    .body(body);
+                let mut reply =
+                    reply.header("content-range", format!("bytes {first}-{}/{size}", end - 1)).body(body);
                 (reply.status, reply.start, reply.end) = (206, first, Some(end));
                 reply
             }
@@ -197,8 +188,7 @@ impl Reply {
 
     /// `n` headers of 20 bytes or so.
     pub fn many_headers(mut self, n: usize) -> Self {
-        self.headers
-            .extend((0..n).map(|i| (format!("x-filler-{i}"), b"filler".to_vec())));
+        self.headers.extend((0..n).map(|i| (format!("x-filler-{i}"), b"filler".to_vec())));
         self
     }
 
@@ -314,9 +304,7 @@ pub struct Gate {
 impl Gate {
     /// A gate that is shut.
     pub fn new() -> Self {
-        Self {
-            open: watch::Sender::new(false),
-        }
+        Self { open: watch::Sender::new(false) }
     }
 
     pub fn open(&self) {

@@ -23,10 +23,7 @@ pub struct Request {
 impl Request {
     /// The first value of a header; `name` in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Bytes of the answer's body that were handed to the kernel so far.
@@ -36,17 +33,8 @@ impl Request {
 
     /// Every header that could carry a credential.
     pub fn credentials(&self) -> Vec<(String, String)> {
-        const NAMES: [&str; 4] = [
-            "authorization",
-            "proxy-authorization",
-            "cookie",
-            "x-registry-auth",
-        ];
-        self.headers
-            .iter()
-            .filter(|(name, _)| NAMES.contains(&name.as_str()))
-            .cloned()
-            .collect()
+        const NAMES: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-registry-auth"];
+        self.headers.iter().filter(|(name, _)| NAMES.contains(&name.as_str())).cloned().collect()
     }
 
     /// The first value of a query parameter, percent-decoded.
@@ -67,11 +55,7 @@ impl Request {
     /// First and (inclusive) last byte of a `Range: bytes=a-[b]` header.
     pub fn range(&self) -> Option<(u64, Option<u64>)> {
         let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
-        let last = if last.is_empty() {
-            None
-        } else {
-            Some(last.parse().ok()?)
-        };
+        let last = if last.is_empty() { None } else { Some(last.parse().ok()?) };
         Some((first.parse().ok()?, last))
     }
 
@@ -99,9 +83,7 @@ fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = text
-            .get(at + 1..at + 3)
-            .and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let hex = text.get(at + 1..at + 3).and_then(|pair| u8::from_str_radix(pair, 16).ok());
         match (bytes[at], hex) {
             (b'%', Some(byte)) => {
                 out.push(byte);

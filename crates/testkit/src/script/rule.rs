@@ -119,15 +119,7 @@ pub struct RuleBuilder<'a> {
 
 impl<'a> RuleBuilder<'a> {
     pub(crate) fn new(upstream: &'a Upstream, method: Method, paths: Paths) -> Self {
-        Self {
-            upstream,
-            method,
-            paths,
-            predicate: None,
-            if_state: None,
-            set_state: None,
-            left: None,
-        }
+        Self { upstream, method, paths, predicate: None, if_state: None, set_state: None, left: None }
     }
 
     /// Only requests for which this holds.
@@ -159,24 +151,8 @@ impl<'a> RuleBuilder<'a> {
     }
 
     pub fn reply_with(self, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
-        let Self {
-            upstream,
-            method,
-            paths,
-            predicate,
-            if_state,
-            set_state,
-            left,
-        } = self;
-        let rule = Rule {
-            method,
-            paths,
-            predicate,
-            if_state,
-            set_state,
-            left,
-            handler: Arc::new(handler),
-        };
+        let Self { upstream, method, paths, predicate, if_state, set_state, left } = self;
+        let rule = Rule { method, paths, predicate, if_state, set_state, left, handler: Arc::new(handler) };
         upstream.lock().rules.push(rule);
     }
 }

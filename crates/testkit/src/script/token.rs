@@ -78,10 +78,7 @@ impl Tokens {
 
     fn issue(&self, request: &Request) -> Reply {
         let mut inner = self.lock();
-        let wanted = inner
-            .password
-            .as_ref()
-            .map(|password| format!("Basic {password}"));
+        let wanted = inner.password.as_ref().map(|password| format!("Basic {password}"));
         if wanted.is_some() && request.header("authorization") != wanted.as_deref() {
             return Reply::oci_error(401, "UNAUTHORIZED");
         }
@@ -110,9 +107,7 @@ impl Tokens {
 
     fn accepts(&self, request: &Request, scope: &str) -> bool {
         let inner = self.lock();
-        let Some(token) = request
-            .header("authorization")
-            .and_then(|value| value.strip_prefix("Bearer "))
+        let Some(token) = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "))
         else {
             return false;
         };
@@ -131,8 +126,7 @@ impl Upstream {
     /// A token endpoint, for GET and POST.
     pub fn serve_tokens(&self, path: &str, tokens: &Tokens) {
         let tokens = tokens.clone();
-        self.on(Method::Any, path)
-            .reply_with(move |request| tokens.issue(request));
+        self.on(Method::Any, path).reply_with(move |request| tokens.issue(request));
     }
 
     /// Demands a token for everything under `/v2/`, with the scope `repository:<repository>:pull`.
@@ -142,9 +136,7 @@ impl Upstream {
             if !request.path.starts_with("/v2/") {
                 return None;
             }
-            let scope = request
-                .repository()
-                .map_or(String::new(), |name| format!("repository:{name}:pull"));
+            let scope = request.repository().map_or(String::new(), |name| format!("repository:{name}:pull"));
             (!tokens.accepts(request, &scope)).then(|| Reply::challenge(&realm, &service, &scope))
         });
     }

@@ -37,11 +37,7 @@ pub(crate) enum After {
 impl Wire {
     pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> Self {
         let _ = stream.set_nodelay(true);
-        Self {
-            stream,
-            peer,
-            buffer: Vec::new(),
-        }
+        Self { stream, peer, buffer: Vec::new() }
     }
 
     pub(crate) async fn receive(&mut self) -> io::Result<Received> {
@@ -66,14 +62,9 @@ impl Wire {
             Ok(request) => request,
             Err(why) => return Ok(Received::Nonsense(why)),
         };
-        let length: usize = request
-            .header("content-length")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
+        let length: usize = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if request.header("transfer-encoding").is_some() || length > MAX_HEAD {
-            return Ok(Received::Nonsense(format!(
-                "a body that is chunked or large: {request:?}"
-            )));
+            return Ok(Received::Nonsense(format!("a body that is chunked or large: {request:?}")));
         }
         while self.buffer.len() < head_len + length {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -109,11 +100,7 @@ impl Wire {
         }
         self.stream.write_all(&head(reply)).await?;
         if request.method == "HEAD" || matches!(reply.status, 204 | 304) {
-            return Ok(if reply.close {
-                After::Close
-            } else {
-                After::KeepAlive
-            });
+            return Ok(if reply.close { After::Close } else { After::KeepAlive });
         }
         if !reply.before_body.is_zero() {
             tokio::time::sleep(reply.before_body).await;
@@ -145,12 +132,7 @@ impl Wire {
                 break;
             }
             let mut to = end;
-            for stop in gates
-                .peek()
-                .map(|(at, _)| *at)
-                .into_iter()
-                .chain(reply.cut.map(|(after, _)| after))
-            {
+            for stop in gates.peek().map(|(at, _)| *at).into_iter().chain(reply.cut.map(|(after, _)| after)) {
                 to = to.min(reply.start + stop);
             }
             if let Some(pace) = &mut pace {
@@ -158,9 +140,7 @@ impl Wire {
             }
             let piece = flipped(&reply.body, from..to, reply.flip);
             if chunked {
-                self.stream
-                    .write_all(format!("{:x}\r\n", piece.len()).as_bytes())
-                    .await?;
+                self.stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
             }
             self.stream.write_all(&piece).await?;
             if chunked {
@@ -213,10 +193,7 @@ fn parse(head: &[u8], peer: SocketAddr) -> Result<Request, String> {
             .headers
             .iter()
             .map(|header| {
-                (
-                    header.name.to_ascii_lowercase(),
-                    String::from_utf8_lossy(header.value).into_owned(),
-                )
+                (header.name.to_ascii_lowercase(), String::from_utf8_lossy(header.value).into_owned())
             })
             .collect(),
         body: Vec::new(),
@@ -285,11 +262,7 @@ impl Pace {
     fn new(per_second: u64) -> Self {
         let slice = (per_second / 10).max(1);
         let every = Duration::from_secs_f64(slice as f64 / per_second.max(1) as f64);
-        Self {
-            slice,
-            next: tokio::time::Instant::now(),
-            every,
-        }
+        Self { slice, next: tokio::time::Instant::now(), every }
     }
 
     async fn next(&mut self) -> u64 {

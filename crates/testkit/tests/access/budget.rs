@@ -70,21 +70,13 @@ async fn t_rl7_held_tags_are_served_stale_when_little_is_left() {
                 let stale = bench.request(method, tag(0)).send().await;
                 assert_eq!(stale.status, 200, "{left} left: {stale:?}");
                 let warning = stale.header("warning").expect("a warning that it is stale");
-                assert!(
-                    warning.starts_with("299 - ") && warning.contains("limit"),
-                    "{warning}"
-                );
+                assert!(warning.starts_with("299 - ") && warning.contains("limit"), "{warning}");
                 assert!(stale.header("age").is_some(), "{stale:?}");
             }
         }
         // A HEAD in the background would be one too many.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(
-            bench.upstream.requests().len(),
-            asked,
-            "{left} left: {:?}",
-            bench.upstream.summary()
-        );
+        assert_eq!(bench.upstream.requests().len(), asked, "{left} left: {:?}", bench.upstream.summary());
     }
 }
 
@@ -96,19 +88,11 @@ async fn t_rl7_with_plenty_left_tags_are_revalidated() {
     grants.serve(&bench.upstream, &image, 21_600);
     for _ in 0..3 {
         let answer = bench.get(tag(0)).send().await;
-        assert_eq!(
-            (answer.status, answer.header("warning")),
-            (200, None),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, answer.header("warning")), (200, None), "{answer:?}");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert_eq!(bench.upstream.count(Method::Get, tag(0)), 1);
-    assert!(
-        bench.upstream.count(Method::Head, tag(0)) >= 2,
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert!(bench.upstream.count(Method::Head, tag(0)) >= 2, "{:?}", bench.upstream.summary());
 }
 
 /// T-RL7: cold pulls take what is left and no more, however many want one; the rest hear 429 and when to come back, and
@@ -120,50 +104,24 @@ async fn t_rl7_nothing_is_sent_that_would_be_refused() {
     let (grants, image) = (Grants::of(LEFT), Image::small(3));
     grants.serve(&bench.upstream, &image, 21_600);
     bench.upstream.serve_blob("team/app0", image.layers[0].clone());
-    assert_eq!(
-        bench.get(tag(0)).send().await.status,
-        200,
-        "the first answer tells what is left"
-    );
+    assert_eq!(bench.get(tag(0)).send().await.status, 200, "the first answer tells what is left");
     let base = bench.url("");
     let answers = parallel(40, |n| http::get(format!("{base}{}", tag(n + 1))).send()).await;
     let passed = answers.iter().filter(|answer| answer.status == 200).count();
     for answer in answers.iter().filter(|answer| answer.status != 200) {
-        assert_eq!(
-            (answer.status, answer.error_code().as_str()),
-            (429, "TOOMANYREQUESTS"),
-            "{answer:?}"
-        );
-        let after: u64 = answer
-            .header("retry-after")
-            .and_then(|text| text.parse().ok())
-            .expect("a Retry-After");
+        assert_eq!((answer.status, answer.error_code().as_str()), (429, "TOOMANYREQUESTS"), "{answer:?}");
+        let after: u64 =
+            answer.header("retry-after").and_then(|text| text.parse().ok()).expect("a Retry-After");
         assert!((1..=21_600).contains(&after), "{answer:?}");
     }
-    assert_eq!(
-        (passed as u64, grants.refused()),
-        (LEFT - 1, 0),
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert_eq!((passed as u64, grants.refused()), (LEFT - 1, 0), "{:?}", bench.upstream.summary());
     let asked = bench.upstream.count(Method::Get, "/v2/team/*");
     for n in 50..60 {
         assert_eq!(bench.get(tag(n)).send().await.status, 429);
     }
-    assert_eq!(
-        bench.upstream.count(Method::Get, "/v2/team/*"),
-        asked,
-        "nothing more is sent"
-    );
-    assert_eq!(
-        bench.get(tag(0)).send().await.status,
-        200,
-        "what is held is served"
-    );
-    let blob = bench
-        .get(format!("/v2/team/app0/blobs/{}", image.layer_digests[0]))
-        .send()
-        .await;
+    assert_eq!(bench.upstream.count(Method::Get, "/v2/team/*"), asked, "nothing more is sent");
+    assert_eq!(bench.get(tag(0)).send().await.status, 200, "what is held is served");
+    let blob = bench.get(format!("/v2/team/app0/blobs/{}", image.layer_digests[0])).send().await;
     assert_eq!(blob.status, 200, "blobs are no pulls: {blob:?}");
     assert_eq!(bench.head(tag(70)).send().await.status, 200, "nor is HEAD");
 }
@@ -177,10 +135,7 @@ async fn t_rl7_the_wait_is_true() {
     assert_eq!(bench.get(tag(0)).send().await.status, 200);
     let refused = bench.get(tag(1)).send().await;
     assert_eq!(refused.status, 429, "{refused:?}");
-    let after: u64 = refused
-        .header("retry-after")
-        .and_then(|text| text.parse().ok())
-        .expect("a Retry-After");
+    let after: u64 = refused.header("retry-after").and_then(|text| text.parse().ok()).expect("a Retry-After");
     assert!((1..=2).contains(&after), "{after}");
     grants.left.store(100, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(after)).await;
@@ -197,18 +152,11 @@ async fn t_rl7_the_reserve_is_for_what_is_not_held() {
     assert_eq!(bench.get(tag(0)).send().await.digest, image.digest);
     grants.serve(&bench.upstream, &moved, 3);
     tokio::time::sleep(Duration::from_millis(250)).await;
-    assert_eq!(
-        bench.get(tag(0)).send().await.digest,
-        image.digest,
-        "what is held"
-    );
+    assert_eq!(bench.get(tag(0)).send().await.digest, image.digest, "what is held");
     assert_eq!(bench.get(tag(1)).send().await.digest, moved.digest, "what is not");
     grants.left.store(100, Ordering::SeqCst);
-    let followed = bench
-        .eventually(&tag(0), "the tag follows upstream", |answer| {
-            answer.digest == moved.digest
-        })
-        .await;
+    let followed =
+        bench.eventually(&tag(0), "the tag follows upstream", |answer| answer.digest == moved.digest).await;
     assert_eq!(followed.header("warning"), None, "{followed:?}");
     assert_eq!(grants.refused(), 0);
 }

@@ -10,20 +10,13 @@ use crate::guarded::{
 /// T-AZ5: with `anonymous: false` everything is 401, what anyone may see upstream and the ping included.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az5_without_anonymous_clients_everything_is_401() {
-    let setup = setup()
-        .source("public", "[\"open/*\"]")
-        .proxy("access", one_token(", anonymous: false"));
+    let setup = setup().source("public", "[\"open/*\"]").proxy("access", one_token(", anonymous: false"));
     let bench = start(setup);
     let image = Image::small(1);
     let mut paths = serve(&bench.upstream, OPEN, &image);
     paths.extend(["/v2/", "/v2/_catalog"].map(str::to_owned));
     shut_out(&bench, &paths, &image, "cold").await;
-    assert_eq!(
-        bench.upstream.requests().len(),
-        0,
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert_eq!(bench.upstream.requests().len(), 0, "{:?}", bench.upstream.summary());
 
     let credential = basic("any", CLIENT_TOKEN);
     for path in &paths[..6] {
@@ -38,9 +31,7 @@ async fn t_az5_without_anonymous_clients_everything_is_401() {
 /// T-AZ5: also where the source has no credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az5_without_anonymous_clients_public_sources_are_closed_too() {
-    let bench = Bench::setup()
-        .proxy("access", one_token(", anonymous: false"))
-        .start();
+    let bench = Bench::setup().proxy("access", one_token(", anonymous: false")).start();
     let image = Image::small(2);
     let paths = serve(&bench.upstream, "team/app", &image);
     shut_out(&bench, &paths, &image, "cold").await;

@@ -40,63 +40,34 @@ fn keys(size: usize, member: impl Fn(usize) -> String) -> Vec<u8> {
 
 fn worst() -> Vec<(&'static str, Vec<u8>)> {
     let head = format!("{{\"schemaVersion\":2,\"mediaType\":\"{}\",", media::MANIFEST);
-    let descriptor = format!(
-        "{{\"mediaType\":\"{}\",\"digest\":\"{}\",\"size\":1}},",
-        media::LAYER,
-        sha256(b"")
-    );
+    let descriptor =
+        format!("{{\"mediaType\":\"{}\",\"digest\":\"{}\",\"size\":1}},", media::LAYER, sha256(b""));
     let layers = format!("{head}\"layers\":[");
     let mut no_text = filled(&format!("{head}\"x\":\""), "x", "\"}", MOST);
     no_text[MOST - 10] = 0xff;
     vec![
         ("deep lists", filled("", "[", "", MOST)),
-        (
-            "deep lists that close",
-            [filled("", "[", "", MOST / 2), filled("", "]", "", MOST / 2)].concat(),
-        ),
+        ("deep lists that close", [filled("", "[", "", MOST / 2), filled("", "]", "", MOST / 2)].concat()),
         ("deep objects", filled("", "{\"a\":", "", MOST)),
         ("deep below a layer", filled(&layers, "[{\"x\":", "", MOST)),
         ("very many keys", keys(MOST, |n| format!("\"{n}\":0"))),
         ("one key very often", keys(MOST, |_| "\"\":0".to_owned())),
         (
             "very many annotations",
-            filled(
-                &format!("{head}\"annotations\":{{"),
-                "\"a\":\"\",",
-                "\"b\":\"\"}}",
-                MOST,
-            ),
+            filled(&format!("{head}\"annotations\":{{"), "\"a\":\"\",", "\"b\":\"\"}}", MOST),
         ),
         ("very many layers", filled(&layers, &descriptor, "0]}", MOST)),
         ("very many empty layers", filled(&layers, "{},", "{}]}", MOST)),
         ("a large number", filled(&format!("{head}\"x\":"), "9", "}", MOST)),
-        (
-            "a large exponent",
-            filled(&format!("{head}\"x\":1e"), "9", "}", MOST),
-        ),
-        (
-            "a large size",
-            filled(&format!("{layers}{{\"size\":"), "9", "}]}", MOST),
-        ),
-        (
-            "numbers",
-            filled(&format!("{head}\"x\":["), "1e308,", "1e309]}", MOST),
-        ),
-        (
-            "escapes",
-            filled(&format!("{head}\"mediaType\":\""), "\\u0041", "\"}", MOST),
-        ),
+        ("a large exponent", filled(&format!("{head}\"x\":1e"), "9", "}", MOST)),
+        ("a large size", filled(&format!("{layers}{{\"size\":"), "9", "}]}", MOST)),
+        ("numbers", filled(&format!("{head}\"x\":["), "1e308,", "1e309]}", MOST)),
+        ("escapes", filled(&format!("{head}\"mediaType\":\""), "\\u0041", "\"}", MOST)),
         ("a long media type", filled("{\"mediaType\":\"", "a", "\"}", MOST)),
-        (
-            "a long digest",
-            filled(&format!("{layers}{{\"digest\":\"sha256:"), "0", "\"}]}", MOST),
-        ),
+        ("a long digest", filled(&format!("{layers}{{\"digest\":\"sha256:"), "0", "\"}]}", MOST)),
         ("no UTF-8 at the end", no_text),
         ("blanks", filled("", " ", "", MOST)),
-        (
-            "one byte too many",
-            filled(&format!("{head}\"x\":\""), "x", "\"}", MOST + 1),
-        ),
+        ("one byte too many", filled(&format!("{head}\"x\":\""), "x", "\"}", MOST + 1)),
     ]
 }
 
@@ -130,8 +101,7 @@ impl Watch {
 fn anonymous_kb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or(0)
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 /// T-BI5
@@ -150,11 +120,7 @@ async fn t_bi5_the_worst_manifests_cost_little() {
         let most = watch.most();
         let spent = bench.mirror.cpu_time().saturating_sub(cpu);
         assert_eq!(answer.status, 502, "{name}: {answer:?}");
-        let code = if name == "one byte too many" {
-            "UNKNOWN"
-        } else {
-            "MANIFEST_INVALID"
-        };
+        let code = if name == "one byte too many" { "UNKNOWN" } else { "MANIFEST_INVALID" };
         assert_eq!(answer.error_code(), code, "{name}: {answer:?}");
         assert!(spent <= CPU, "{name}: {spent:?} of processor time");
         assert!(most <= kb + KB, "{name}: {kb} kB before, {most} kB at most");
@@ -166,15 +132,9 @@ async fn t_bi5_the_worst_manifests_cost_little() {
 /// T-BI5: the largest that is legal passes, at a like cost: as long as it may be, and with as many layers.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_bi5_the_largest_legal_manifests_pass() {
-    let config = format!(
-        "{{\"mediaType\":\"{}\",\"digest\":\"{}\",\"size\":2}}",
-        media::CONFIG,
-        sha256(b"{}")
-    );
-    let head = format!(
-        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"config\":{config},",
-        media::MANIFEST
-    );
+    let config =
+        format!("{{\"mediaType\":\"{}\",\"digest\":\"{}\",\"size\":2}}", media::CONFIG, sha256(b"{}"));
+    let head = format!("{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"config\":{config},", media::MANIFEST);
     let mut long = filled(&format!("{head}\"layers\":[],\"x\":\""), "x", "\"}", MOST);
     assert_eq!(long.len(), MOST);
     let layers: Vec<String> = (0..16_000)
@@ -189,10 +149,7 @@ async fn t_bi5_the_largest_legal_manifests_pass() {
     let many = format!("{head}\"layers\":[{}]}}", layers.join(","));
     assert!(many.len() < MOST);
     let bench = Bench::new();
-    for (name, bytes) in [
-        ("long", std::mem::take(&mut long)),
-        ("many layers", many.into_bytes()),
-    ] {
+    for (name, bytes) in [("long", std::mem::take(&mut long)), ("many layers", many.into_bytes())] {
         let digest = bench.upstream.serve_manifest(
             "team/app",
             name.split(' ').next().unwrap_or_default(),

@@ -45,16 +45,8 @@ async fn t_cp1_sources_with_the_same_names_are_never_crossed() {
     let others = [Upstream::start().lenient(), Upstream::start().lenient()];
     let bench = Bench::setup_over(Upstream::start().lenient())
         .source("hosts", "[\"up.mirror.example\"]")
-        .and_source(
-            "beta",
-            &others[0].url(),
-            &[("hosts", "[\"beta.mirror.example\"]")],
-        )
-        .and_source(
-            "gamma",
-            &others[1].url(),
-            &[("hosts", "[\"gamma.mirror.example\"]")],
-        )
+        .and_source("beta", &others[0].url(), &[("hosts", "[\"beta.mirror.example\"]")])
+        .and_source("gamma", &others[1].url(), &[("hosts", "[\"gamma.mirror.example\"]")])
         .cache("manifest_ttl", "300ms")
         .cache("negative_ttl", "100ms")
         .start();
@@ -65,10 +57,7 @@ async fn t_cp1_sources_with_the_same_names_are_never_crossed() {
         .enumerate()
         .map(|(at, (name, upstream))| fill(at as u64, name, upstream))
         .collect();
-    let model = Arc::new(Model {
-        base: bench.mirror.url(),
-        sources,
-    });
+    let model = Arc::new(Model { base: bench.mirror.url(), sources });
     let workers = (0..AT_ONCE).map(|worker| {
         let model = model.clone();
         tokio::spawn(async move {
@@ -91,22 +80,15 @@ async fn t_cp1_sources_with_the_same_names_are_never_crossed() {
 fn fill(at: u64, name: &'static str, upstream: &Upstream) -> Holding {
     let mut images = BTreeMap::new();
     for (r, repository) in REPOSITORIES.into_iter().enumerate() {
-        let tags: Vec<String> = TAGS
-            .iter()
-            .map(|tag| (*tag).to_owned())
-            .chain([format!("only-{name}")])
-            .collect();
+        let tags: Vec<String> =
+            TAGS.iter().map(|tag| (*tag).to_owned()).chain([format!("only-{name}")]).collect();
         upstream
             .on(Method::Read, format!("/v2/{repository}/tags/list"))
             .reply(Reply::json(200, &json!({"name": repository, "tags": tags})));
         for (t, tag) in TAGS.into_iter().enumerate() {
             let own = Pattern::new(1 + at * 100 + r as u64 * 10 + t as u64, 3000 + at * 100);
             let shared = Pattern::new(4242, 5000);
-            let layers = if at < 2 {
-                vec![own.into(), shared.into()]
-            } else {
-                vec![own.into()]
-            };
+            let layers = if at < 2 { vec![own.into(), shared.into()] } else { vec![own.into()] };
             let image = Image::of(layers);
             upstream.serve_image(repository, tag, &image);
             images.insert((r, t), image);
@@ -120,11 +102,7 @@ impl Model {
         let (source, repository, tag) = (dice.roll(self.sources.len()), dice.roll(2), dice.roll(2));
         let holding = &self.sources[source];
         // Mostly what is there, sometimes what is only elsewhere.
-        let whose = if dice.roll(4) == 0 {
-            dice.roll(self.sources.len())
-        } else {
-            source
-        };
+        let whose = if dice.roll(4) == 0 { dice.roll(self.sources.len()) } else { source };
         let image = &self.sources[whose].images[&(repository, tag)];
         let layer = &image.layer_digests[dice.roll(image.layer_digests.len())];
         let method = ["GET", "GET", "HEAD"][dice.roll(3)];
@@ -138,35 +116,19 @@ impl Model {
         match dice.roll(6) {
             0 | 1 => {
                 let own = &holding.images[&(repository, tag)];
-                let answer = self
-                    .send(
-                        dice,
-                        source,
-                        repository,
-                        method,
-                        &format!("manifests/{}", TAGS[tag]),
-                    )
-                    .await;
+                let answer =
+                    self.send(dice, source, repository, method, &format!("manifests/{}", TAGS[tag])).await;
                 self.check(&answer, Some((&own.digest, &own.manifest)), method, source);
             }
             2 => {
                 let found = (whose == source).then_some((&image.digest, &image.manifest));
-                let answer = self
-                    .send(
-                        dice,
-                        source,
-                        repository,
-                        method,
-                        &format!("manifests/{}", image.digest),
-                    )
-                    .await;
+                let answer =
+                    self.send(dice, source, repository, method, &format!("manifests/{}", image.digest)).await;
                 self.check(&answer, found, method, source);
             }
             3 | 4 => {
                 let bytes = bytes_of(image, layer);
-                let answer = self
-                    .send(dice, source, repository, method, &format!("blobs/{layer}"))
-                    .await;
+                let answer = self.send(dice, source, repository, method, &format!("blobs/{layer}")).await;
                 self.check(&answer, here(layer).then_some((layer, &bytes)), method, source);
             }
             _ => {
@@ -188,16 +150,8 @@ impl Model {
             return;
         };
         assert_eq!(answer.status, 200, "{method} at {name}: {answer:?}");
-        assert_eq!(
-            answer.header("docker-content-digest"),
-            Some(digest.as_str()),
-            "{name}: {answer:?}"
-        );
-        assert_eq!(
-            answer.header("content-length"),
-            Some(bytes.len().to_string().as_str()),
-            "{name}"
-        );
+        assert_eq!(answer.header("docker-content-digest"), Some(digest.as_str()), "{name}: {answer:?}");
+        assert_eq!(answer.header("content-length"), Some(bytes.len().to_string().as_str()), "{name}");
         if method == "GET" {
             assert_eq!(&answer.digest, digest, "{method} at {name}: {answer:?}");
             assert!(answer.clean_end && &answer.body == bytes, "{name}");
@@ -229,19 +183,12 @@ impl Model {
             // Only the default source needs no name.
             _ => call(plain),
         };
-        named
-            .header("x-forwarded-host", "beta.mirror.example")
-            .send()
-            .await
+        named.header("x-forwarded-host", "beta.mirror.example").send().await
     }
 }
 
 fn bytes_of(image: &Image, digest: &str) -> Vec<u8> {
-    let at = image
-        .layer_digests
-        .iter()
-        .position(|layer| layer == digest)
-        .expect("a layer of the image");
+    let at = image.layer_digests.iter().position(|layer| layer == digest).expect("a layer of the image");
     let layer = &image.layers[at];
     let bytes = layer.slice(0..layer.len().expect("a layer of known size"));
     assert_eq!(sha256(&bytes), digest);

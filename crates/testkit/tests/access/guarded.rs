@@ -32,17 +32,13 @@ pub(crate) fn one_token(more: &str) -> String {
 
 pub(crate) fn registry() -> Upstream {
     let upstream = Upstream::start();
-    let (realm, account) = (
-        format!("{}/token", upstream.url()),
-        format!("Basic {}", basic("us", ACCOUNT_PASSWORD)),
-    );
-    upstream
-        .on(Method::Any, "/token")
-        .reply_with(move |request| match request.header("authorization") {
-            None => Reply::json(200, &json!({"token": "anyones"})),
-            Some(value) if value == account => Reply::json(200, &json!({"token": "the-accounts"})),
-            Some(_) => Reply::oci_error(401, "UNAUTHORIZED"),
-        });
+    let (realm, account) =
+        (format!("{}/token", upstream.url()), format!("Basic {}", basic("us", ACCOUNT_PASSWORD)));
+    upstream.on(Method::Any, "/token").reply_with(move |request| match request.header("authorization") {
+        None => Reply::json(200, &json!({"token": "anyones"})),
+        Some(value) if value == account => Reply::json(200, &json!({"token": "the-accounts"})),
+        Some(_) => Reply::oci_error(401, "UNAUTHORIZED"),
+    });
     upstream.guard(move |request| {
         let repository = request.repository()?;
         let shown = match request.header("authorization") {
@@ -79,9 +75,7 @@ pub(crate) fn serve(upstream: &Upstream, repository: &str, image: &Image) -> Vec
         .reply(Reply::json(200, &json!({"name": repository, "tags": ["1"]})));
     let referrers = format!("{base}/referrers/{}", image.digest);
     let index = Image::index(&[]);
-    upstream
-        .on(Method::Read, &referrers)
-        .reply(Reply::ok(index).header("content-type", media::INDEX));
+    upstream.on(Method::Read, &referrers).reply(Reply::ok(index).header("content-type", media::INDEX));
     vec![
         format!("{base}/manifests/1"),
         format!("{base}/manifests/{}", image.digest),
@@ -94,11 +88,7 @@ pub(crate) fn serve(upstream: &Upstream, repository: &str, image: &Image) -> Vec
 
 /// The requests that were made on the account, those for its token included.
 pub(crate) fn on_account(upstream: &Upstream) -> Vec<String> {
-    let shows = |request: &Request| {
-        request
-            .header("authorization")
-            .is_some_and(|value| value != FOR_ANYONE)
-    };
+    let shows = |request: &Request| request.header("authorization").is_some_and(|value| value != FOR_ANYONE);
     upstream
         .requests()
         .into_iter()
@@ -124,24 +114,15 @@ pub(crate) fn ways(bench: &Bench, path: &str, etag: &str) -> Vec<(&'static str, 
         ("GET", bench.get(path)),
         ("HEAD", bench.head(path)),
         ("a range", bench.get(path).range("bytes=0-3")),
-        (
-            "a condition",
-            bench.get(path).header("if-none-match", format!("\"{etag}\"")),
-        ),
+        ("a condition", bench.get(path).header("if-none-match", format!("\"{etag}\""))),
         ("by ns", bench.get(format!("{path}?ns=up.test"))),
         ("by registry", bench.get(format!("/v2/up.test/{rest}"))),
         ("by root", bench.get(format!("/up.test/v2/{rest}"))),
         ("by the source's name", bench.get(format!("/v2/up/{rest}"))),
-        (
-            "from a page",
-            bench.get(path).header("origin", "https://evil.example"),
-        ),
+        ("from a page", bench.get(path).header("origin", "https://evil.example")),
         (
             "with an anonymous cookie",
-            bench
-                .get(path)
-                .header("cookie", "token=x")
-                .header("x-registry-auth", "e30="),
+            bench.get(path).header("cookie", "token=x").header("x-registry-auth", "e30="),
         ),
     ]
 }
@@ -150,22 +131,11 @@ pub(crate) fn ways(bench: &Bench, path: &str, etag: &str) -> Vec<(&'static str, 
 #[track_caller]
 pub(crate) fn assert_shut_out(bench: &Bench, answer: &Response, what: &str) {
     assert_eq!(answer.status, 401, "{what}: {answer:?}");
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        None,
-        "{what}: {answer:?}"
-    );
-    assert_eq!(
-        answer.header("cache-control"),
-        Some("no-store"),
-        "{what}: {answer:?}"
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), None, "{what}: {answer:?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}: {answer:?}");
     let challenge = answer.header("www-authenticate").unwrap_or_default();
     let realm = format!("Bearer realm=\"{}/token\"", bench.mirror.url());
-    assert!(
-        challenge.starts_with(&realm),
-        "{what}: our own challenge: {challenge}"
-    );
+    assert!(challenge.starts_with(&realm), "{what}: our own challenge: {challenge}");
     if answer.length > 0 {
         assert_eq!(answer.error_code(), "UNAUTHORIZED", "{what}");
     }
@@ -175,16 +145,8 @@ pub(crate) fn assert_shut_out(bench: &Bench, answer: &Response, what: &str) {
 #[track_caller]
 pub(crate) fn assert_private(answer: &Response, what: &str) {
     assert_eq!(answer.status, 200, "{what}: {answer:?}");
-    assert_eq!(
-        answer.header("cache-control"),
-        Some("private, no-store"),
-        "{what}: {answer:?}"
-    );
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        None,
-        "{what}: {answer:?}"
-    );
+    assert_eq!(answer.header("cache-control"), Some("private, no-store"), "{what}: {answer:?}");
+    assert_eq!(answer.header("access-control-allow-origin"), None, "{what}: {answer:?}");
 }
 
 /// Content for anyone.
@@ -193,9 +155,5 @@ pub(crate) fn assert_public(answer: &Response, what: &str) {
     assert_eq!(answer.status, 200, "{what}: {answer:?}");
     let control = answer.header("cache-control").unwrap_or_default();
     assert!(control.starts_with("public, "), "{what}: {answer:?}");
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        Some("*"),
-        "{what}: {answer:?}"
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{what}: {answer:?}");
 }

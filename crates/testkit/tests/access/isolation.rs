@@ -28,11 +28,9 @@ impl Two {
         let (image, resident) = (Image::small(1), Image::small(2));
         bench.upstream.serve_image("team/home", "1", &image);
         // The other repositories exist, and are known to the mirror.
-        for (upstream, repository) in [
-            (&bench.upstream, "team/away"),
-            (&other, "team/home"),
-            (&other, "team/away"),
-        ] {
+        for (upstream, repository) in
+            [(&bench.upstream, "team/away"), (&other, "team/home"), (&other, "team/away")]
+        {
             upstream.serve_image(repository, "1", &resident);
         }
         Self { bench, other, image }
@@ -61,35 +59,18 @@ impl Two {
 
 /// Every way to try a digest in a repository.
 fn tries(bench: &Bench, base: &str, digest: &str) -> Vec<(&'static str, Call)> {
-    let (blob, manifest) = (
-        format!("{base}/blobs/{digest}"),
-        format!("{base}/manifests/{digest}"),
-    );
+    let (blob, manifest) = (format!("{base}/blobs/{digest}"), format!("{base}/manifests/{digest}"));
     vec![
         ("HEAD of a blob", bench.head(&blob)),
         ("GET of a blob", bench.get(&blob)),
         ("a range of a blob", bench.get(&blob).range("bytes=0-0")),
         ("the end of a blob", bench.get(&blob).range("bytes=-1")),
-        (
-            "a blob on condition",
-            bench.get(&blob).header("if-none-match", format!("\"{digest}\"")),
-        ),
+        ("a blob on condition", bench.get(&blob).header("if-none-match", format!("\"{digest}\""))),
         ("HEAD of a manifest", bench.head(&manifest)),
         ("GET of a manifest", bench.get(&manifest)),
-        (
-            "a manifest on condition",
-            bench
-                .get(&manifest)
-                .header("if-none-match", format!("\"{digest}\"")),
-        ),
+        ("a manifest on condition", bench.get(&manifest).header("if-none-match", format!("\"{digest}\""))),
         ("referrers", bench.get(format!("{base}/referrers/{digest}"))),
-        (
-            "mount",
-            bench.request(
-                "POST",
-                format!("{base}/blobs/uploads/?mount={digest}&from=team/home"),
-            ),
-        ),
+        ("mount", bench.request("POST", format!("{base}/blobs/uploads/?mount={digest}&from=team/home"))),
     ]
 }
 
@@ -111,11 +92,7 @@ fn seen(answer: &Response, digest: &str) -> String {
 async fn t_az1_a_digest_known_elsewhere_is_as_unknown_as_any() {
     for negative_ttl in ["0", "1h"] {
         let two = Two::start(negative_ttl);
-        let stored = [
-            &two.image.layer_digests[0],
-            &two.image.config_digest,
-            &two.image.digest,
-        ];
+        let stored = [&two.image.layer_digests[0], &two.image.config_digest, &two.image.digest];
         for round in ["cold", "warm", "warm again"] {
             if round == "warm" {
                 two.warm().await;
@@ -128,11 +105,7 @@ async fn t_az1_a_digest_known_elsewhere_is_as_unknown_as_any() {
             }
         }
         assert_eq!(
-            two.bench
-                .get(format!("{HOME}/blobs/{}", stored[0]))
-                .send()
-                .await
-                .status,
+            two.bench.get(format!("{HOME}/blobs/{}", stored[0])).send().await.status,
             200,
             "where it is it stays"
         );
@@ -140,9 +113,7 @@ async fn t_az1_a_digest_known_elsewhere_is_as_unknown_as_any() {
 }
 
 async fn compare(two: &Two, base: &str, known: &str, unknown: &str, round: &str) {
-    let pairs = tries(&two.bench, base, known)
-        .into_iter()
-        .zip(tries(&two.bench, base, unknown));
+    let pairs = tries(&two.bench, base, known).into_iter().zip(tries(&two.bench, base, unknown));
     for ((way, of_known), (_, of_unknown)) in pairs {
         let (before, known_answer) = (two.asked(), of_known.send().await);
         let (between, unknown_answer) = (two.asked(), of_unknown.send().await);
@@ -150,15 +121,8 @@ async fn compare(two: &Two, base: &str, known: &str, unknown: &str, round: &str)
         let what = format!("{round}: {way} in {base}");
         let status = if way == "mount" { 405 } else { 404 };
         let listed = way == "referrers" && unknown_answer.status == 200;
-        assert!(
-            known_answer.status == status || listed,
-            "{what}: {known_answer:?}"
-        );
-        assert_eq!(
-            seen(&known_answer, known),
-            seen(&unknown_answer, unknown),
-            "{what}"
-        );
+        assert!(known_answer.status == status || listed, "{what}: {known_answer:?}");
+        assert_eq!(seen(&known_answer, known), seen(&unknown_answer, unknown), "{what}");
         assert_eq!(for_known, for_unknown, "{what}: as many questions upstream");
     }
 }
@@ -217,11 +181,7 @@ async fn t_az1_nor_while_it_is_being_fetched() {
             let of_unknown = tries(&two.bench, base, &unknown).swap_remove(index).1;
             let (known, unknown_answer) = (of_known.send().await, of_unknown.send().await);
             assert_eq!(known.status, 404, "{way} in {base}: {known:?}");
-            assert_eq!(
-                seen(&known, &digest),
-                seen(&unknown_answer, &unknown),
-                "{way} in {base}"
-            );
+            assert_eq!(seen(&known, &digest), seen(&unknown_answer, &unknown), "{way} in {base}");
         }
     }
     gate.open();
@@ -238,26 +198,12 @@ async fn t_az1_what_is_shared_is_shared() {
     let blob = format!("blobs/{}", two.image.layer_digests[0]);
     let path = format!("{}/{blob}", ELSEWHERE[1]);
     let answer = two.bench.get(&path).send().await;
-    assert_eq!(
-        (answer.status, &answer.digest),
-        (200, &two.image.layer_digests[0])
-    );
+    assert_eq!((answer.status, &answer.digest), (200, &two.image.layer_digests[0]));
     let fetched = two.other.count(Method::Get, format!("/v2/team/home/{blob}"));
-    assert_eq!(
-        fetched, 0,
-        "its bytes are here already; only the right to them was asked for"
-    );
+    assert_eq!(fetched, 0, "its bytes are here already; only the right to them was asked for");
     let away = two.bench.get(format!("{}/{blob}", ELSEWHERE[2])).send().await;
     assert_eq!(away.status, 404, "{away:?}");
     let types: BTreeSet<_> = [media::MANIFEST].into();
-    let manifest = two
-        .bench
-        .get("/v2/other.test/team/home/manifests/shared")
-        .send()
-        .await;
-    assert!(
-        manifest
-            .header("content-type")
-            .is_some_and(|found| types.contains(found))
-    );
+    let manifest = two.bench.get("/v2/other.test/team/home/manifests/shared").send().await;
+    assert!(manifest.header("content-type").is_some_and(|found| types.contains(found)));
 }

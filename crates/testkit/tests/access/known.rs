@@ -35,16 +35,8 @@ fn issued(answer: &entrepot_testkit::http::Response) -> String {
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
     let json = answer.json();
     let token = json["token"].as_str().expect("a token").to_owned();
-    assert_eq!(
-        json["access_token"].as_str(),
-        Some(token.as_str()),
-        "both spellings"
-    );
-    assert!(
-        json["expires_in"]
-            .as_u64()
-            .is_some_and(|seconds| (60..=300).contains(&seconds))
-    );
+    assert_eq!(json["access_token"].as_str(), Some(token.as_str()), "both spellings");
+    assert!(json["expires_in"].as_u64().is_some_and(|seconds| (60..=300).contains(&seconds)));
     token
 }
 
@@ -70,22 +62,12 @@ async fn t_az5_known_clients_get_it_for_themselves() {
             }
         }
     }
-    let blob = bench
-        .get(&paths[3])
-        .bearer(&by_get)
-        .range("bytes=1-4")
-        .send()
-        .await;
+    let blob = bench.get(&paths[3]).bearer(&by_get).range("bytes=1-4").send().await;
     assert_eq!((blob.status, blob.length), (206, 4));
     assert_eq!(blob.header("cache-control"), Some("private, no-store"));
     assert_eq!(blob.header("access-control-allow-origin"), None);
     let etag = format!("\"{}\"", Image::small(1).digest);
-    let unchanged = bench
-        .get(&paths[0])
-        .bearer(&by_get)
-        .header("if-none-match", etag)
-        .send()
-        .await;
+    let unchanged = bench.get(&paths[0]).bearer(&by_get).header("if-none-match", etag).send().await;
     assert_eq!(unchanged.status, 304, "{unchanged:?}");
     assert_eq!(unchanged.header("cache-control"), Some("private, no-store"));
     assert_eq!(unchanged.header("access-control-allow-origin"), None);
@@ -124,21 +106,13 @@ async fn t_az5_a_network_is_known() {
 async fn t_az5_a_token_for_anyone_opens_nothing() {
     let bench = start(setup().proxy("access", one_token("")));
     let paths = serve(&bench.upstream, CLOSED, &Image::small(3));
-    let anyones = issued(
-        &bench
-            .get("/token?service=here&scope=repository:closed/app:pull")
-            .send()
-            .await,
-    );
+    let anyones = issued(&bench.get("/token?service=here&scope=repository:closed/app:pull").send().await);
     for path in &paths {
         let answer = bench.get(path).bearer(&anyones).send().await;
         assert_shut_out(&bench, &answer, path);
         let challenge = answer.header("www-authenticate").unwrap_or_default();
         assert!(challenge.contains("error=\"insufficient_scope\""), "{challenge}");
-        assert!(
-            challenge.contains(&format!("scope=\"repository:{CLOSED}:pull\"")),
-            "{challenge}"
-        );
+        assert!(challenge.contains(&format!("scope=\"repository:{CLOSED}:pull\"")), "{challenge}");
     }
     let forged = [
         anyones.replace('.', "x."),
@@ -170,25 +144,14 @@ async fn t_az9_known_clients_change_nothing() {
         "/v2/".to_owned(),
         format!("/v2/{CLOSED}/manifests/new"),
         format!("/v2/{CLOSED}/blobs/uploads/"),
-        format!(
-            "/v2/{CLOSED}/blobs/uploads/?mount={}&from=open/app",
-            image.layer_digests[0]
-        ),
-        format!(
-            "/v2/up.test/{CLOSED}/blobs/uploads/?digest={}",
-            image.layer_digests[0]
-        ),
+        format!("/v2/{CLOSED}/blobs/uploads/?mount={}&from=open/app", image.layer_digests[0]),
+        format!("/v2/up.test/{CLOSED}/blobs/uploads/?digest={}", image.layer_digests[0]),
         format!("/up.test/v2/{CLOSED}/manifests/1"),
         format!("/v2/{CLOSED}/manifests/1?ns=up.test"),
     ]);
     for path in &paths {
         for method in ["PUT", "POST", "PATCH", "DELETE"] {
-            let answer = bench
-                .request(method, path)
-                .basic(&credential)
-                .body("{}")
-                .send()
-                .await;
+            let answer = bench.request(method, path).basic(&credential).body("{}").send().await;
             assert_eq!(
                 (answer.status, answer.error_code().as_str()),
                 (405, "UNSUPPORTED"),
@@ -197,10 +160,5 @@ async fn t_az9_known_clients_change_nothing() {
         }
     }
     assert_eq!(bench.mirror.store_hash(), store);
-    assert_eq!(
-        bench.upstream.requests().len(),
-        asked,
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert_eq!(bench.upstream.requests().len(), asked, "{:?}", bench.upstream.summary());
 }

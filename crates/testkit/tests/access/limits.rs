@@ -12,10 +12,7 @@ pub(crate) const TAG: &str = "/v2/team/app/manifests/1";
 /// Behind a proxy that is believed, so that each test has clients of its own: the harness asks too, from loopback.
 pub(crate) fn limited(rate: &str, burst: u32) -> Setup {
     Bench::setup()
-        .proxy(
-            "rate_limit",
-            format!("{{ anonymous: \"{rate}\", burst: {burst} }}"),
-        )
+        .proxy("rate_limit", format!("{{ anonymous: \"{rate}\", burst: {burst} }}"))
         .proxy("trusted_proxies", "[\"127.0.0.1/32\", \"::1/128\"]")
 }
 
@@ -25,11 +22,7 @@ pub(crate) async fn warmed(setup: Setup) -> (Bench, Image) {
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "1", &image);
     for path in [TAG.to_owned(), blob(&image)] {
-        let warm = bench
-            .get(path)
-            .header("x-forwarded-for", "203.0.113.254")
-            .send()
-            .await;
+        let warm = bench.get(path).header("x-forwarded-for", "203.0.113.254").send().await;
         assert_eq!(warm.status, 200, "{warm:?}");
     }
     (bench, image)
@@ -64,9 +57,7 @@ fn assert_limited(answer: &Response, what: &str) -> u64 {
 }
 
 fn number(answer: &Response, name: &str) -> u64 {
-    let text = answer
-        .header(name)
-        .unwrap_or_else(|| panic!("{name}: {answer:?}"));
+    let text = answer.header(name).unwrap_or_else(|| panic!("{name}: {answer:?}"));
     let count = text.split(';').next().unwrap_or_default();
     count.parse().unwrap_or_else(|_| panic!("{name}: {text}"))
 }
@@ -75,24 +66,16 @@ fn number(answer: &Response, name: &str) -> u64 {
 #[test]
 fn t_rl2_threads_that_hammer_one_key_pass_exactly_the_burst() {
     const BURST: usize = 37;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (bench, image) = runtime.block_on(warmed(limited("1/d", BURST as u32)));
-    for (kind, path, limit) in [
-        ("pulls", TAG.to_owned(), BURST),
-        ("all requests", blob(&image), BURST * 10),
-    ] {
+    for (kind, path, limit) in [("pulls", TAG.to_owned(), BURST), ("all requests", blob(&image), BURST * 10)]
+    {
         let url = bench.url(&path);
         let each = limit * 2 / 32 + 2;
         let threads: Vec<_> = (0..64)
             .map(|thread| {
                 let url = url.clone();
-                let address = format!(
-                    "198.51.100.{}",
-                    1 + thread % 2 + 10 * usize::from(kind == "pulls")
-                );
+                let address = format!("198.51.100.{}", 1 + thread % 2 + 10 * usize::from(kind == "pulls"));
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread()
                         .enable_all()
@@ -146,10 +129,7 @@ async fn t_rl6_a_refusal_says_when_to_come_back_and_means_it() {
         assert_eq!(number(&refused, "ratelimit-remaining"), 0);
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         let passed = ask().await;
-        assert_eq!(
-            passed.status, 200,
-            "after waiting for as long as told: {passed:?}"
-        );
+        assert_eq!(passed.status, 200, "after waiting for as long as told: {passed:?}");
     }
     assert!(bench.mirror.metric("entrepot_limited_total", &[]) >= 2.0 || bench.counted("limited") >= 2.0);
 }
@@ -160,18 +140,9 @@ async fn t_rl6_only_pulls_are_pulls_and_all_is_bounded() {
     const BURST: usize = 3;
     let (bench, image) = warmed(limited("1/d", BURST as u32)).await;
     let client = "192.0.2.2";
-    let by = |method: &str, path: &str| {
-        bench
-            .request(method, path)
-            .header("x-forwarded-for", client)
-            .send()
-    };
-    let free = [
-        ("HEAD", TAG.to_owned()),
-        ("HEAD", blob(&image)),
-        ("GET", blob(&image)),
-        ("GET", "/v2/".to_owned()),
-    ];
+    let by = |method: &str, path: &str| bench.request(method, path).header("x-forwarded-for", client).send();
+    let free =
+        [("HEAD", TAG.to_owned()), ("HEAD", blob(&image)), ("GET", blob(&image)), ("GET", "/v2/".to_owned())];
     let mut sent = 0;
     for _ in 0..4 {
         for (method, path) in &free {
@@ -180,29 +151,19 @@ async fn t_rl6_only_pulls_are_pulls_and_all_is_bounded() {
             sent += 1;
         }
     }
-    assert_eq!(
-        pulls(&bench, client, BURST).await,
-        BURST,
-        "no pull has been spent"
-    );
+    assert_eq!(pulls(&bench, client, BURST).await, BURST, "no pull has been spent");
     sent += BURST;
     let refused = by("GET", &format!("/v2/team/app/manifests/{}", image.digest)).await;
     assert_limited(&refused, "a digest is a pull too");
     sent += 1;
     let after_refusal = by("GET", &blob(&image)).await;
-    assert_eq!(
-        after_refusal.status, 200,
-        "layers of what was pulled still come: {after_refusal:?}"
-    );
+    assert_eq!(after_refusal.status, 200, "layers of what was pulled still come: {after_refusal:?}");
     sent += 1;
     // The rest of the tenfold, in requests of any fate.
     for n in sent..BURST * 10 {
-        let path = [
-            "/v2/team/app/manifests/..",
-            "/v2/_catalog",
-            "/nonsense",
-            "/v2/unknown.example/app/tags/list",
-        ][n % 4];
+        let path =
+            ["/v2/team/app/manifests/..", "/v2/_catalog", "/nonsense", "/v2/unknown.example/app/tags/list"]
+                [n % 4];
         let answer = by("GET", path).await;
         assert!(matches!(answer.status, 400 | 404), "{path}: {answer:?}");
     }
@@ -211,10 +172,7 @@ async fn t_rl6_only_pulls_are_pulls_and_all_is_bounded() {
         &("DELETE", TAG.to_owned()),
         &("GET", "/token".to_owned()),
     ]) {
-        assert_limited(
-            &by(method, path).await,
-            &format!("{method} {path}, of all requests"),
-        );
+        assert_limited(&by(method, path).await, &format!("{method} {path}, of all requests"));
     }
     assert_eq!(pulls(&bench, "192.0.2.3", 1).await, 1, "others are not touched");
 }
@@ -227,15 +185,8 @@ async fn t_rl6_impatience_neither_hurts_nor_helps() {
     let asked = bench.upstream.requests().len();
     let url = bench.url(TAG);
     let start = std::time::Instant::now();
-    let answers = parallel(5, |_| {
-        http::get(&url).header("x-forwarded-for", "192.0.2.4").send()
-    })
-    .await;
-    let longest = answers
-        .iter()
-        .map(|answer| assert_limited(answer, "at once"))
-        .max()
-        .unwrap_or_default();
+    let answers = parallel(5, |_| http::get(&url).header("x-forwarded-for", "192.0.2.4").send()).await;
+    let longest = answers.iter().map(|answer| assert_limited(answer, "at once")).max().unwrap_or_default();
     assert!(longest <= 2, "{longest}");
     tokio::time::sleep(
         Duration::from_secs(longest).saturating_sub(start.elapsed()) + Duration::from_millis(20),

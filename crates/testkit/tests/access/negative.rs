@@ -39,15 +39,8 @@ async fn appears(method: &'static str, tail: String) {
     let image = Image::small(1);
     let bench = setup().start();
     let path = format!("/v2/team/app/{tail}");
-    let code = if tail.starts_with("blobs") {
-        "BLOB_UNKNOWN"
-    } else {
-        "MANIFEST_UNKNOWN"
-    };
-    bench
-        .upstream
-        .on(Method::Read, &path)
-        .reply(Reply::oci_error(404, code));
+    let code = if tail.starts_with("blobs") { "BLOB_UNKNOWN" } else { "MANIFEST_UNKNOWN" };
+    bench.upstream.on(Method::Read, &path).reply(Reply::oci_error(404, code));
     let start = Instant::now();
     for _ in 0..6 {
         let missing = bench.request(method, &path).send().await;
@@ -74,14 +67,8 @@ async fn t_cp4_absence_is_of_one_object() {
     let bench = setup().cache("negative_ttl", "10s").start();
     let image = Image::small(2);
     let missing = Reply::oci_error(404, "MANIFEST_UNKNOWN");
-    bench
-        .upstream
-        .on(Method::Read, "/v2/team/app/manifests/2")
-        .reply(missing.clone());
-    bench
-        .upstream
-        .on(Method::Read, "/v2/team/other/manifests/1")
-        .reply(missing);
+    bench.upstream.on(Method::Read, "/v2/team/app/manifests/2").reply(missing.clone());
+    bench.upstream.on(Method::Read, "/v2/team/other/manifests/1").reply(missing);
     bench.upstream.serve_image("team/app", "1", &image);
     for (path, status) in [
         ("/v2/team/app/manifests/2", 404),
@@ -96,10 +83,7 @@ async fn t_cp4_absence_is_of_one_object() {
 fn troubles() -> Vec<(&'static str, Reply)> {
     vec![
         ("401", Reply::oci_error(401, "UNAUTHORIZED")),
-        (
-            "401 for a token",
-            Reply::challenge("http://127.0.0.1:9/token", "s", ""),
-        ),
+        ("401 for a token", Reply::challenge("http://127.0.0.1:9/token", "s", "")),
         ("403", Reply::oci_error(403, "DENIED")),
         ("500", Reply::oci_error(500, "UNKNOWN")),
         ("502", Reply::status(502)),
@@ -108,14 +92,8 @@ fn troubles() -> Vec<(&'static str, Reply)> {
         ("a timeout", Reply::ok("x").delay(Duration::from_secs(5))),
         ("a reset", Reply::reset()),
         ("a close", Reply::close_before_head()),
-        (
-            "404 that is a page",
-            Reply::ok("<html>").header("content-type", "text/html"),
-        ),
-        (
-            "a wrong manifest",
-            Reply::ok("{}").header("content-type", media::MANIFEST),
-        ),
+        ("404 that is a page", Reply::ok("<html>").header("content-type", "text/html")),
+        ("a wrong manifest", Reply::ok("{}").header("content-type", media::MANIFEST)),
     ]
 }
 
@@ -133,19 +111,13 @@ async fn t_cp4_nothing_else_is_remembered() {
 async fn recovers(name: &'static str, trouble: Reply, tail: String) {
     let bench = setup()
         .cache("negative_ttl", "1h")
-        .source(
-            "timeouts",
-            "{ connect: \"2s\", first_byte: \"1s\", stall: \"1s\" }",
-        )
+        .source("timeouts", "{ connect: \"2s\", first_byte: \"1s\", stall: \"1s\" }")
         .start();
     let image = Image::small(3);
     let path = format!("/v2/team/app/{tail}");
     bench.upstream.on(Method::Read, &path).reply(trouble);
     let failed = bench.get(&path).send().await;
-    assert!(
-        matches!(failed.status, 401 | 403 | 502..=504),
-        "{name}: {failed:?}"
-    );
+    assert!(matches!(failed.status, 401 | 403 | 502..=504), "{name}: {failed:?}");
     succeeds_at_once(&bench, &image, &path, name).await;
 }
 
@@ -154,10 +126,7 @@ async fn succeeds_at_once(bench: &Bench, image: &Image, path: &str, name: &str) 
     let asked = bench.upstream.count(Method::Read, path);
     let answer = bench.get(path).send().await;
     assert_eq!(answer.status, 200, "{name}, {path}: {answer:?}");
-    assert!(
-        bench.upstream.count(Method::Read, path) > asked,
-        "{name}, {path}: upstream was asked"
-    );
+    assert!(bench.upstream.count(Method::Read, path) > asked, "{name}, {path}: upstream was asked");
 }
 
 /// T-CP4: 429 is obeyed for as long as it says, and then forgotten.
@@ -172,11 +141,7 @@ async fn t_cp4_429_is_over_when_it_says() {
             .on(Method::Read, &path)
             .reply(Reply::oci_error(429, "TOOMANYREQUESTS").header("retry-after", "1"));
         let limited = bench.get(&path).send().await;
-        assert_eq!(
-            (limited.status, limited.header("retry-after")),
-            (429, Some("1")),
-            "{limited:?}"
-        );
+        assert_eq!((limited.status, limited.header("retry-after")), (429, Some("1")), "{limited:?}");
         tokio::time::sleep(Duration::from_millis(1050)).await;
         succeeds_at_once(&bench, &image, &path, "429").await;
     }

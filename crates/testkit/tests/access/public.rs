@@ -47,18 +47,9 @@ async fn t_az5_upstream_is_asked_once_however_many_ask() {
     let url = bench.url(&path);
     let answers = parallel(32, |_| http::get(&url).send()).await;
     for answer in &answers {
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &image.digest),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{answer:?}");
     }
-    assert_eq!(
-        as_anyone(&bench.upstream, OPEN),
-        1,
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert_eq!(as_anyone(&bench.upstream, OPEN), 1, "{:?}", bench.upstream.summary());
 }
 
 /// T-AZ5: that one client's object is missing keeps nobody else from theirs.
@@ -71,22 +62,16 @@ async fn t_az5_a_missing_object_says_nothing_of_its_repository() {
         .upstream
         .on(Method::Read, format!("/v2/{OPEN}/manifests/none"))
         .reply(Reply::oci_error(404, "MANIFEST_UNKNOWN").delay(Duration::from_millis(300)));
-    let (none, one) = (
-        bench.url(format!("/v2/{OPEN}/manifests/none")),
-        bench.url(format!("/v2/{OPEN}/manifests/1")),
-    );
+    let (none, one) =
+        (bench.url(format!("/v2/{OPEN}/manifests/none")), bench.url(format!("/v2/{OPEN}/manifests/1")));
     let missing = tokio::spawn(http::get(&none).send());
     bench
         .upstream
-        .wait_until(
-            Duration::from_secs(5),
-            "the missing one is asked for",
-            |requests| {
-                requests.iter().any(|request| {
-                    request.path.ends_with("/none") && request.header("authorization").is_some()
-                })
-            },
-        )
+        .wait_until(Duration::from_secs(5), "the missing one is asked for", |requests| {
+            requests
+                .iter()
+                .any(|request| request.path.ends_with("/none") && request.header("authorization").is_some())
+        })
         .await;
     let there = http::get(&one).send().await;
     assert_eq!((there.status, &there.digest), (200, &image.digest), "{there:?}");
@@ -145,22 +130,14 @@ async fn t_az6_every_route_is_refused_as_the_first_of_all() {
 /// T-AZ5: `public` opens what it names without a question, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az5_what_public_names_is_for_anyone() {
-    let bench = start(
-        setup()
-            .source("public", "[\"closed/app\"]")
-            .proxy("access", one_token("")),
-    );
+    let bench = start(setup().source("public", "[\"closed/app\"]").proxy("access", one_token("")));
     let image = Image::small(6);
     for path in serve(&bench.upstream, CLOSED, &image) {
         for round in ["cold", "warm"] {
             assert_public(&bench.get(&path).send().await, &format!("{round} {path}"));
         }
     }
-    assert_eq!(
-        as_anyone(&bench.upstream, CLOSED),
-        0,
-        "nobody needs to ask upstream"
-    );
+    assert_eq!(as_anyone(&bench.upstream, CLOSED), 0, "nobody needs to ask upstream");
     for path in serve(&bench.upstream, "closed/app2", &image) {
         assert_shut_out(&bench, &bench.get(&path).send().await, &path);
     }
@@ -188,37 +165,22 @@ async fn t_az5_an_outage_does_not_close_what_was_open() {
         }
     }
     let unknown = bench.get("/v2/open/other/manifests/1").send().await;
-    assert!(
-        matches!(unknown.status, 502..=504),
-        "an outage is no verdict on who may see it: {unknown:?}"
-    );
+    assert!(matches!(unknown.status, 502..=504), "an outage is no verdict on who may see it: {unknown:?}");
     bench.upstream.resume();
 }
 
 /// T-AZ5: the start says loudly what such a configuration means, and says nothing where it does not matter.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az5_the_start_says_so() {
-    let says = |bench: &Bench| {
-        bench
-            .mirror
-            .log()
-            .contains("NOTE          source `up` has credentials")
-    };
+    let says = |bench: &Bench| bench.mirror.log().contains("NOTE          source `up` has credentials");
     let bench = start(setup());
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(5), "the note", |_| says(&bench));
+    bench.mirror.wait_until(Duration::from_secs(5), "the note", |_| says(&bench));
     let record = bench.mirror.log();
     assert!(
-        record
-            .lines()
-            .any(|line| line.starts_with('{') && line.contains("only public content is served")),
+        record.lines().any(|line| line.starts_with('{') && line.contains("only public content is served")),
         "and as a record for those who collect them: {record}"
     );
-    for quiet in [
-        start(setup().proxy("access", one_token(", anonymous: false"))),
-        Bench::new(),
-    ] {
+    for quiet in [start(setup().proxy("access", one_token(", anonymous: false"))), Bench::new()] {
         assert_eq!(quiet.get("/healthz").send().await.status, 404, "it runs");
         assert!(!says(&quiet), "{}", quiet.mirror.log());
     }

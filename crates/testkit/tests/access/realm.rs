@@ -9,11 +9,7 @@ const FORGED: &str = "evil.example";
 /// T-CR9: the realm is the configured endpoint, whatever a request says of hosts and schemes.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_cr9_the_realm_is_the_configured_endpoint() {
-    for endpoint in [
-        "https://mirror.example",
-        "https://mirror.example:8443",
-        "http://mirror.example/",
-    ] {
+    for endpoint in ["https://mirror.example", "https://mirror.example:8443", "http://mirror.example/"] {
         let setup = setup()
             .proxy("endpoint", endpoint)
             .proxy("trusted_proxies", "[\"127.0.0.1/32\"]")
@@ -22,21 +18,10 @@ async fn t_cr9_the_realm_is_the_configured_endpoint() {
         let mut paths = serve(&bench.upstream, CLOSED, &Image::small(1));
         paths.push("/v2/".to_owned());
         let realm = format!("Bearer realm=\"{}/token\"", endpoint.trim_end_matches('/'));
-        let service = endpoint
-            .trim_end_matches('/')
-            .split("//")
-            .nth(1)
-            .unwrap_or_default()
-            .to_owned();
+        let service = endpoint.trim_end_matches('/').split("//").nth(1).unwrap_or_default().to_owned();
         for path in &paths {
             for trusted in [false, true] {
-                for host in [
-                    FORGED,
-                    "mirror.example",
-                    "evil.example:443",
-                    "127.0.0.1",
-                    "[::1]:80",
-                ] {
+                for host in [FORGED, "mirror.example", "evil.example:443", "127.0.0.1", "[::1]:80"] {
                     let call = bench
                         .get(path)
                         .host(host)
@@ -49,19 +34,12 @@ async fn t_cr9_the_realm_is_the_configured_endpoint() {
                         .header("forwarded", format!("for=10.0.0.1;host={FORGED};proto=gopher"))
                         .header("origin", format!("https://{FORGED}"))
                         .header("referer", format!("https://{FORGED}/"));
-                    let call = if trusted {
-                        call.header("x-forwarded-for", "192.0.2.1")
-                    } else {
-                        call
-                    };
+                    let call = if trusted { call.header("x-forwarded-for", "192.0.2.1") } else { call };
                     let answer = call.send().await;
                     assert_eq!(answer.status, 401, "{host} {path}: {answer:?}");
                     let challenge = answer.header("www-authenticate").unwrap_or_default();
                     assert!(challenge.starts_with(&realm), "{host} {path}: {challenge}");
-                    assert!(
-                        challenge.contains(&format!("service=\"{service}\"")),
-                        "{challenge}"
-                    );
+                    assert!(challenge.contains(&format!("service=\"{service}\"")), "{challenge}");
                     let all = format!("{:?} {}", answer.head.headers, answer.text());
                     assert!(!all.contains("evil") && !all.contains("gopher"), "{all}");
                 }
@@ -77,19 +55,13 @@ async fn t_cr9_links_stay_with_us() {
     serve(&bench.upstream, OPEN, &Image::small(2));
     let path = format!("/v2/{OPEN}/tags/list");
     let tags: Vec<String> = (0..9).map(|n| format!("t{n}")).collect();
-    bench
-        .upstream
-        .on(entrepot_testkit::script::Method::Get, &path)
-        .reply_with(move |_| {
-            let list = serde_json::json!({"name": OPEN, "tags": &tags});
-            entrepot_testkit::script::Reply::json(200, &list).header(
-                "link",
-                format!(
-                    "<https://{FORGED}{path}?n=3&last=t2>; rel=\"next\"",
-                    path = "/v2/open/app/tags/list"
-                ),
-            )
-        });
+    bench.upstream.on(entrepot_testkit::script::Method::Get, &path).reply_with(move |_| {
+        let list = serde_json::json!({"name": OPEN, "tags": &tags});
+        entrepot_testkit::script::Reply::json(200, &list).header(
+            "link",
+            format!("<https://{FORGED}{path}?n=3&last=t2>; rel=\"next\"", path = "/v2/open/app/tags/list"),
+        )
+    });
     let answer = bench
         .get(format!("/v2/{OPEN}/tags/list?n=3"))
         .host(FORGED)
@@ -99,8 +71,5 @@ async fn t_cr9_links_stay_with_us() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let link = answer.header("link").expect("a link to the next page");
     assert!(link.starts_with(&format!("</v2/{OPEN}/tags/list?")), "{link}");
-    assert!(
-        !format!("{:?}", answer.head.headers).contains("evil"),
-        "{answer:?}"
-    );
+    assert!(!format!("{:?}", answer.head.headers).contains("evil"), "{answer:?}");
 }

@@ -38,9 +38,7 @@ async fn t_bi6_sizes_that_are_none() {
         "[50000]",
     ] {
         let (image, _) = image(size);
-        bench
-            .upstream
-            .serve_manifest("team/app", "1", &image.manifest, media::MANIFEST);
+        bench.upstream.serve_manifest("team/app", "1", &image.manifest, media::MANIFEST);
         assert_error(&bench.get(TAG).send().await, 502, "MANIFEST_INVALID");
     }
     bench.assert_nothing_stored();
@@ -65,16 +63,9 @@ async fn t_bi6_a_size_that_is_not_the_blobs() {
             bench.upstream.serve_image("team/app", "1", &image);
             if framing == "chunked" {
                 let body: Body = image.layers[0].clone();
-                bench
-                    .upstream
-                    .on(Method::Get, &layer)
-                    .reply(Reply::ok(body).chunked());
+                bench.upstream.on(Method::Get, &layer).reply(Reply::ok(body).chunked());
             }
-            assert_eq!(
-                bench.get(TAG).send().await.status,
-                200,
-                "a size may be any number"
-            );
+            assert_eq!(bench.get(TAG).send().await.status, 200, "a size may be any number");
             for round in 1..=2 {
                 let answer = bench.get(&layer).send_or_broken().await;
                 refused(&answer, &image, &format!("{size}, {framing}"));
@@ -138,9 +129,7 @@ async fn of_another_length(length: u64, framing: &'static str) {
     no_layer_is_stored(&bench, &image);
     bench.upstream.serve_image("team/app", "1", &image);
     let mended = bench
-        .eventually(&layer, "upstream has mended it", |answer| {
-            answer.status == 200 && answer.clean_end
-        })
+        .eventually(&layer, "upstream has mended it", |answer| answer.status == 200 && answer.clean_end)
         .await;
     assert_eq!(mended.digest, image.layer_digests[0]);
 }

@@ -56,11 +56,7 @@ impl Bench {
                 .collect::<BTreeMap<_, _>>()
         };
         let source = source_of("up", &upstream.url());
-        let proxy = map(&[
-            ("endpoint", "__ENDPOINT__"),
-            ("listen", "__LISTEN__"),
-            ("admin", "__ADMIN__"),
-        ]);
+        let proxy = map(&[("endpoint", "__ENDPOINT__"), ("listen", "__LISTEN__"), ("admin", "__ADMIN__")]);
         let cache = map(&[("dir", "__CACHE__")]);
         Setup {
             upstream,
@@ -103,10 +99,9 @@ impl Bench {
 
     /// Waits until nothing is stored, half-finished files included.
     pub fn assert_nothing_stored(&self) {
-        self.mirror
-            .wait_until(Duration::from_secs(5), "nothing is stored", |mirror| {
-                mirror.stored_files().is_empty()
-            });
+        self.mirror.wait_until(Duration::from_secs(5), "nothing is stored", |mirror| {
+            mirror.stored_files().is_empty()
+        });
     }
 
     /// Waits until a path answers as a condition demands, which a breaker or a back-off may delay.
@@ -117,10 +112,7 @@ impl Bench {
             if good(&answer) {
                 return answer;
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "{what}: {path} still answers {answer:?}"
-            );
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}: {path} still answers {answer:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -148,10 +140,7 @@ impl Setup {
     /// Another source with this name, named `<name>.test`.
     pub fn and_source(mut self, name: &str, url: &str, keys: &[(&str, &str)]) -> Self {
         let mut source = source_of(name, url);
-        source.extend(
-            keys.iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
-        );
+        source.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         self.more_sources.push(source);
         self
     }
@@ -201,9 +190,7 @@ impl Setup {
         let builder = self
             .env
             .iter()
-            .fold(Mirror::builder(self.yaml()), |builder, (name, value)| {
-                builder.env(name, value)
-            });
+            .fold(Mirror::builder(self.yaml()), |builder, (name, value)| builder.env(name, value));
         let builder = match self.open_files {
             Some(limit) => builder.open_files(limit),
             None => builder,
@@ -213,11 +200,7 @@ impl Setup {
             None => builder,
         };
         let mirror = builder.start();
-        Bench {
-            baseline: (mirror.fds(), mirror.rss_anon_kb()),
-            mirror,
-            upstream: self.upstream,
-        }
+        Bench { baseline: (mirror.fds(), mirror.rss_anon_kb()), mirror, upstream: self.upstream }
     }
 }
 
@@ -228,16 +211,12 @@ impl Drop for Bench {
             return;
         }
         let (fds, kb) = self.baseline;
-        self.mirror.wait_until(
-            Duration::from_secs(10),
-            "open files are back to what they were",
-            |mirror| mirror.fds() <= fds + FDS_OVER,
-        );
-        self.mirror.wait_until(
-            Duration::from_secs(10),
-            "memory is back to what it was",
-            |mirror| mirror.rss_anon_kb() <= kb + KB_OVER,
-        );
+        self.mirror.wait_until(Duration::from_secs(10), "open files are back to what they were", |mirror| {
+            mirror.fds() <= fds + FDS_OVER
+        });
+        self.mirror.wait_until(Duration::from_secs(10), "memory is back to what it was", |mirror| {
+            mirror.rss_anon_kb() <= kb + KB_OVER
+        });
     }
 }
 
@@ -249,10 +228,7 @@ fn source_of(name: &str, url: &str) -> BTreeMap<String, String> {
         ("names", format!("[\"{name}.test\"]")),
         ("insecure", "true".to_owned()),
         ("allow_private", "true".to_owned()),
-        (
-            "timeouts",
-            "{ connect: \"2s\", first_byte: \"3s\", stall: \"3s\" }".to_owned(),
-        ),
+        ("timeouts", "{ connect: \"2s\", first_byte: \"3s\", stall: \"3s\" }".to_owned()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
@@ -265,31 +241,20 @@ fn quoted(value: &str) -> String {
         || value == "true"
         || value == "false"
         || value.parse::<f64>().is_ok();
-    if plain {
-        value.to_owned()
-    } else {
-        format!("\"{value}\"")
-    }
+    if plain { value.to_owned() } else { format!("\"{value}\"") }
 }
 
 /// Asserts the status, and the code of an OCI error body.
 #[track_caller]
 pub fn assert_error(answer: &Response, status: u16, code: &str) {
-    assert_eq!(
-        (answer.status, answer.error_code().as_str()),
-        (status, code),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{answer:?}");
 }
 
 /// Asserts that a blob was refused: either 502 in the registry's words, or an answer that visibly broke off.
 #[track_caller]
 pub fn assert_refused(answer: &Response) {
     if answer.clean_end {
-        assert_eq!(
-            answer.status, 502,
-            "bad content may not look complete: {answer:?}"
-        );
+        assert_eq!(answer.status, 502, "bad content may not look complete: {answer:?}");
         assert!(!answer.error_code().is_empty());
     }
 }
@@ -328,9 +293,6 @@ pub fn assert_only_our_headers(answer: &Response) {
         "x-content-type-options",
     ];
     for (name, value) in &answer.head.headers {
-        assert!(
-            OURS.contains(&name.as_str()),
-            "the header {name}: {value} is not ours: {answer:?}"
-        );
+        assert!(OURS.contains(&name.as_str()), "the header {name}: {value} is not ours: {answer:?}");
     }
 }

@@ -50,23 +50,11 @@ async fn t_cc1_a_thousand_cold_pulls_of_one_blob() {
     })
     .await;
     opener.await.expect("the gate opens");
-    assert!(
-        answers
-            .iter()
-            .all(|answer| *answer == (true, blob.digest.clone())),
-        "everyone has the bytes"
-    );
-    assert_eq!(
-        asked(&bench.upstream, &blob.path),
-        ["GET"],
-        "one request upstream for all"
-    );
+    assert!(answers.iter().all(|answer| *answer == (true, blob.digest.clone())), "everyone has the bytes");
+    assert_eq!(asked(&bench.upstream, &blob.path), ["GET"], "one request upstream for all");
     assert_eq!(bench.upstream.bytes_sent(&blob.path), blob.size);
     let grown = watch.peak_kb().saturating_sub(before);
-    println!(
-        "T-CC1: {CLIENTS} clients: RssAnon +{grown} kB (peak {} kB)",
-        watch.peak_kb()
-    );
+    println!("T-CC1: {CLIENTS} clients: RssAnon +{grown} kB (peak {} kB)", watch.peak_kb());
     assert!(grown < WINDOWS, "{grown} kB more");
 }
 
@@ -77,22 +65,13 @@ async fn t_cc1_a_thousand_cold_manifests() {
     let bench = Bench::new();
     let (tagged, by_digest, headed) = (Image::small(1), Image::small(2), Image::small(3));
     let path_of = |reference: &str| format!("/v2/team/app/manifests/{reference}");
-    for (reference, image) in [
-        ("1", &tagged),
-        (by_digest.digest.as_str(), &by_digest),
-        ("3", &headed),
-    ] {
+    for (reference, image) in [("1", &tagged), (by_digest.digest.as_str(), &by_digest), ("3", &headed)] {
         let reply = Reply::manifest(&image.manifest, media::MANIFEST);
-        bench
-            .upstream
-            .on(Method::Read, path_of(reference))
-            .reply(reply.delay(Duration::from_millis(100)));
+        bench.upstream.on(Method::Read, path_of(reference)).reply(reply.delay(Duration::from_millis(100)));
     }
-    for (method, reference, image) in [
-        ("GET", "1", &tagged),
-        ("GET", by_digest.digest.as_str(), &by_digest),
-        ("HEAD", "3", &headed),
-    ] {
+    for (method, reference, image) in
+        [("GET", "1", &tagged), ("GET", by_digest.digest.as_str(), &by_digest), ("HEAD", "3", &headed)]
+    {
         let path = path_of(reference);
         let url = bench.url(&path);
         let answers = parallel(CLIENTS, move |i| {
@@ -112,11 +91,7 @@ async fn t_cc1_a_thousand_cold_manifests() {
             );
             assert!(method == "HEAD" || answer.body == image.manifest, "{answer:?}");
         }
-        assert_eq!(
-            asked(&bench.upstream, &path),
-            [method],
-            "one request upstream for all"
-        );
+        assert_eq!(asked(&bench.upstream, &path), [method], "one request upstream for all");
     }
 }
 
@@ -145,11 +120,7 @@ async fn t_uf7_a_thousand_parallel_requests_take_one_token() {
         async move { call.send().await }
     })
     .await;
-    assert!(
-        answers
-            .iter()
-            .all(|answer| answer.status == 200 && answer.clean_end)
-    );
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.clean_end));
     assert_eq!(tokens.issued("repository:team/app:pull"), 1);
     assert_eq!(tokens.issued_in_all(), 1);
     assert_eq!(bench.upstream.count(Method::Any, "/token"), 1);
@@ -165,22 +136,15 @@ async fn t_cc1_a_stored_blob_of_another_repository_is_asked_for_once() {
     assert_eq!(bench.get(&blob.path).send().await.digest, blob.digest);
     let elsewhere = format!("/v2/team/other/blobs/{}", blob.digest);
     let (served, body) = (blob.digest.clone(), blob.body.clone());
-    bench
-        .upstream
-        .on(Method::Read, &elsewhere)
-        .reply_with(move |request| {
-            Reply::blob(request, &served, body.clone()).delay(Duration::from_millis(100))
-        });
+    bench.upstream.on(Method::Read, &elsewhere).reply_with(move |request| {
+        Reply::blob(request, &served, body.clone()).delay(Duration::from_millis(100))
+    });
     let url = bench.url(&elsewhere);
     let answers = parallel(200, move |_| {
         let call = http::get(url.clone());
         async move { call.send().await }
     })
     .await;
-    assert!(
-        answers
-            .iter()
-            .all(|answer| answer.clean_end && answer.digest == blob.digest)
-    );
+    assert!(answers.iter().all(|answer| answer.clean_end && answer.digest == blob.digest));
     assert_eq!(asked(&bench.upstream, &elsewhere), ["HEAD"]);
 }

@@ -17,21 +17,13 @@ async fn t_cc5_a_tag_flips_under_a_hundred_clients() {
     let (old, new) = (Image::small(1), Image::small(2));
     let flipped = Arc::new(AtomicBool::new(false));
     for image in [&old, &new] {
-        bench
-            .upstream
-            .serve_manifest("team/app", "", &image.manifest, media::MANIFEST);
+        bench.upstream.serve_manifest("team/app", "", &image.manifest, media::MANIFEST);
     }
     let manifests = [old.manifest.clone(), new.manifest.clone()];
     let state = flipped.clone();
-    bench
-        .upstream
-        .on(Method::Read, "/v2/team/app/manifests/latest")
-        .reply_with(move |_| {
-            Reply::manifest(
-                &manifests[usize::from(state.load(Ordering::Relaxed))],
-                media::MANIFEST,
-            )
-        });
+    bench.upstream.on(Method::Read, "/v2/team/app/manifests/latest").reply_with(move |_| {
+        Reply::manifest(&manifests[usize::from(state.load(Ordering::Relaxed))], media::MANIFEST)
+    });
     // To and fro, at every moment of a pull, and new in the end.
     let flipping = tokio::spawn({
         let flipped = flipped.clone();
@@ -48,11 +40,9 @@ async fn t_cc5_a_tag_flips_under_a_hundred_clients() {
     parallel(CLIENTS, move |_| pulls(base.clone(), known.clone())).await;
     flipping.await.expect("the tag flips");
     let last = bench
-        .eventually(
-            "/v2/team/app/manifests/latest",
-            "the tag follows upstream",
-            |answer| answer.header("docker-content-digest") == Some(new.digest.as_str()),
-        )
+        .eventually("/v2/team/app/manifests/latest", "the tag follows upstream", |answer| {
+            answer.header("docker-content-digest") == Some(new.digest.as_str())
+        })
         .await;
     assert_eq!(last.body, new.manifest);
 }
@@ -65,21 +55,14 @@ async fn pulls(base: String, known: [String; 2]) {
         let digest = head.header("docker-content-digest").expect("a digest").to_owned();
         assert!(known.contains(&digest), "{head:?}");
         let pinned = http::get(format!("{base}{digest}")).send().await;
-        assert_eq!(
-            (pinned.status, &sha256(&pinned.body)),
-            (200, &digest),
-            "{pinned:?}"
-        );
+        assert_eq!((pinned.status, &sha256(&pinned.body)), (200, &digest), "{pinned:?}");
         let whole = http::get(&tag).send().await;
         assert_eq!(
             (whole.status, whole.header("docker-content-digest")),
             (200, Some(sha256(&whole.body).as_str())),
             "{whole:?}"
         );
-        assert_eq!(
-            whole.header("content-length"),
-            Some(whole.body.len().to_string().as_str())
-        );
+        assert_eq!(whole.header("content-length"), Some(whole.body.len().to_string().as_str()));
         assert!(known.contains(&whole.digest));
     }
 }

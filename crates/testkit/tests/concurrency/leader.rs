@@ -27,18 +27,13 @@ fn hold_at(bench: &Bench, blob: &Blob, at: u64, gate: &Gate) {
 }
 
 fn waiters(bench: &Bench, blob: &Blob) -> Vec<JoinHandle<Response>> {
-    (0..WAITERS)
-        .map(|_| tokio::spawn(bench.get(&blob.path).send()))
-        .collect()
+    (0..WAITERS).map(|_| tokio::spawn(bench.get(&blob.path).send())).collect()
 }
 
 async fn assert_served(waiters: Vec<JoinHandle<Response>>, blob: &Blob) {
     for waiter in waiters {
         let answer = waiter.await.expect("a client that does not panic");
-        assert_eq!(
-            (answer.status, answer.clean_end, &answer.digest),
-            (200, true, &blob.digest)
-        );
+        assert_eq!((answer.status, answer.clean_end, &answer.digest), (200, true, &blob.digest));
     }
 }
 
@@ -51,9 +46,7 @@ async fn t_cc2_the_leaders_client_leaves_before_the_head() {
     let leader = tokio::spawn(bench.get(&blob.path).send());
     bench
         .upstream
-        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| {
-            !requests.is_empty()
-        })
+        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| !requests.is_empty())
         .await;
     let waiters = waiters(&bench, &blob);
     connected(&bench, WAITERS + 1).await;
@@ -100,19 +93,15 @@ async fn t_cc2_a_fill_that_nobody_waits_for_is_finished() {
             let leader = tokio::spawn(bench.get(&blob.path).send());
             bench
                 .upstream
-                .wait_until(Duration::from_secs(10), "the leader's GET", |requests| {
-                    !requests.is_empty()
-                })
+                .wait_until(Duration::from_secs(10), "the leader's GET", |requests| !requests.is_empty())
                 .await;
             leader.abort();
         }
         connected(&bench, 0).await;
         gate.open();
-        bench
-            .mirror
-            .wait_until(Duration::from_secs(10), "the blob is stored", |mirror| {
-                mirror.stored_files().iter().any(|file| file.starts_with("blobs"))
-            });
+        bench.mirror.wait_until(Duration::from_secs(10), "the blob is stored", |mirror| {
+            mirror.stored_files().iter().any(|file| file.starts_with("blobs"))
+        });
         let answer = bench.get(&blob.path).send().await;
         assert_eq!((answer.clean_end, &answer.digest), (true, &blob.digest));
         assert_eq!(asked(&bench.upstream, &blob.path), ["GET"]);
@@ -126,32 +115,21 @@ async fn t_cc2_another_repositorys_failing_fill_fails_nobody_else() {
     let (blob, gate) = (Blob::new(4, 400_000), Gate::new());
     bench.upstream.serve_blob("team/app", blob.body.clone());
     let denied = format!("/v2/team/denied/blobs/{}", blob.digest);
-    bench
-        .upstream
-        .on(Method::Read, &denied)
-        .reply(Reply::oci_error(403, "DENIED").hold_head(&gate));
+    bench.upstream.on(Method::Read, &denied).reply(Reply::oci_error(403, "DENIED").hold_head(&gate));
     let leader = tokio::spawn(bench.get(&denied).send());
     bench
         .upstream
-        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| {
-            !requests.is_empty()
-        })
+        .wait_until(Duration::from_secs(10), "the leader's GET", |requests| !requests.is_empty())
         .await;
     let follower = tokio::spawn(http::get(bench.url(&blob.path)).send());
     bench
         .upstream
-        .wait_until(
-            Duration::from_secs(10),
-            "the question for the other repository",
-            |requests| requests.iter().any(|request| request.path == blob.path),
-        )
+        .wait_until(Duration::from_secs(10), "the question for the other repository", |requests| {
+            requests.iter().any(|request| request.path == blob.path)
+        })
         .await;
     gate.open();
     assert_ne!(leader.await.expect("an answer").status, 200);
     let answer = follower.await.expect("an answer");
-    assert_eq!(
-        (answer.status, answer.clean_end, &answer.digest),
-        (200, true, &blob.digest),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, answer.clean_end, &answer.digest), (200, true, &blob.digest), "{answer:?}");
 }

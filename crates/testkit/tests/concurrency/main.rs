@@ -31,12 +31,7 @@ impl Blob {
         let body = Body::from(Pattern::new(seed, size));
         let digest = body.sha256();
         let path = format!("/v2/team/app/blobs/{digest}");
-        Self {
-            body,
-            digest,
-            path,
-            size,
-        }
+        Self { body, digest, path, size }
     }
 }
 
@@ -58,10 +53,7 @@ pub async fn connected(bench: &Bench, n: usize) {
         if now == n as f64 {
             return;
         }
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{now} connections instead of {n}"
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "{now} connections instead of {n}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

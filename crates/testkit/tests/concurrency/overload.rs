@@ -17,11 +17,7 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(1);
 
 #[track_caller]
 fn assert_turned_away(answer: &Response, status: u16) {
-    assert_eq!(
-        (answer.status, answer.error_code().as_str()),
-        (status, "TOOMANYREQUESTS"),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, answer.error_code().as_str()), (status, "TOOMANYREQUESTS"), "{answer:?}");
     let wait: u64 = answer
         .header("retry-after")
         .and_then(|text| text.parse().ok())
@@ -54,11 +50,7 @@ async fn t_ol1_connections_beyond_the_limit() {
         assert!(answer.total < REFUSED_WITHIN, "{:?}", answer.total);
     }
     // A request too long to be read in one piece hears so as well, instead of a reset.
-    let long = bench
-        .get("/v2/")
-        .header("x-long", "x".repeat(60_000))
-        .send()
-        .await;
+    let long = bench.get("/v2/").header("x-long", "x".repeat(60_000)).send().await;
     assert_turned_away(&long, 503);
 
     let mut inside = inside.into_iter();
@@ -94,12 +86,7 @@ async fn t_ol1_goodput_does_not_collapse() {
         3 * ROOM,
         crowded.1
     );
-    assert!(
-        crowded.0 >= peak.0 * 0.5,
-        "{:.0}/s, and {:.0}/s under three times the load",
-        peak.0,
-        crowded.0
-    );
+    assert!(crowded.0 >= peak.0 * 0.5, "{:.0}/s, and {:.0}/s under three times the load", peak.0, crowded.0);
     connected(&bench, 0).await;
     assert_eq!(bench.get(&blob.path).send().await.digest, blob.digest);
 }
@@ -151,40 +138,18 @@ async fn t_ol1_requests_beyond_the_rate() {
     .await;
     let earned = start.elapsed().as_secs() as usize + 1;
     let (served, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
-    assert!(
-        (BURST..=BURST + earned).contains(&served.len()),
-        "{} served",
-        served.len()
-    );
+    assert!((BURST..=BURST + earned).contains(&served.len()), "{} served", served.len());
     assert!(served.iter().all(|answer| answer.body == image.manifest));
     for answer in &refused {
         assert_turned_away(answer, 429);
     }
     let mut times: Vec<Duration> = refused.iter().map(|answer| answer.total).collect();
     times.sort();
-    assert!(
-        times[times.len() / 2] < REFUSED_WITHIN,
-        "{:?}",
-        times[times.len() / 2]
-    );
+    assert!(times[times.len() / 2] < REFUSED_WITHIN, "{:?}", times[times.len() / 2]);
 
-    let wait: u64 = refused[0]
-        .header("retry-after")
-        .and_then(|text| text.parse().ok())
-        .expect("seconds");
+    let wait: u64 = refused[0].header("retry-after").and_then(|text| text.parse().ok()).expect("seconds");
     tokio::time::sleep(Duration::from_secs(wait)).await;
-    assert_eq!(
-        bench.get("/v2/team/app/manifests/1").send().await.status,
-        200,
-        "Retry-After was true"
-    );
-    let blob = bench
-        .get(format!("/v2/team/app/blobs/{}", image.layer_digests[0]))
-        .send()
-        .await;
-    assert_eq!(
-        (blob.status, blob.digest),
-        (200, image.layer_digests[0].clone()),
-        "a blob is not a pull"
-    );
+    assert_eq!(bench.get("/v2/team/app/manifests/1").send().await.status, 200, "Retry-After was true");
+    let blob = bench.get(format!("/v2/team/app/blobs/{}", image.layer_digests[0])).send().await;
+    assert_eq!((blob.status, blob.digest), (200, image.layer_digests[0].clone()), "a blob is not a pull");
 }

@@ -36,21 +36,11 @@ async fn t_ol2_thousands_of_slow_readers() {
     }
     connected(&bench, readers).await;
     let grown = watch.peak_kb().saturating_sub(before);
-    println!(
-        "T-OL2: {readers} slow readers: RssAnon +{grown} kB, {} kB each",
-        grown / readers as u64
-    );
-    assert!(
-        grown < readers as u64 * EACH + 32 * 1024,
-        "{grown} kB for {readers} readers"
-    );
+    println!("T-OL2: {readers} slow readers: RssAnon +{grown} kB, {} kB each", grown / readers as u64);
+    assert!(grown < readers as u64 * EACH + 32 * 1024, "{grown} kB for {readers} readers");
 
     let quick = bench.get(&blobs[0].path).discard().send().await;
-    assert_eq!(
-        (quick.clean_end, &quick.digest),
-        (true, &blobs[0].digest),
-        "others are served meanwhile"
-    );
+    assert_eq!((quick.clean_end, &quick.digest), (true, &blobs[0].digest), "others are served meanwhile");
     assert!(quick.total < Duration::from_secs(20), "{:?}", quick.total);
     // A reader that comes to life again has not lost a byte.
     for stream in slow.into_iter().take(3) {
@@ -64,10 +54,7 @@ async fn t_ol2_thousands_of_slow_readers() {
 async fn slow_reader(bench: &Bench, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
-    let mut stream = socket
-        .connect(bench.mirror.address())
-        .await
-        .expect("a connection");
+    let mut stream = socket.connect(bench.mirror.address()).await.expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a request");
     let mut status = [0; 12];
@@ -103,22 +90,12 @@ async fn t_ol2_a_stalled_first_reader_holds_up_nobody() {
     let since = Instant::now();
     let second = bench.get(&blob.path).discard().send().await;
     assert_eq!((second.clean_end, &second.digest), (true, &blob.digest));
-    println!(
-        "T-OL2: {} MB behind a stalled first reader in {:?}",
-        blob.size / 1_000_000,
-        since.elapsed()
-    );
+    println!("T-OL2: {} MB behind a stalled first reader in {:?}", blob.size / 1_000_000, since.elapsed());
     // It is stored although its first reader has next to nothing of it.
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(10), "the blob is stored", |mirror| {
-            mirror.stored_files().iter().any(|file| file.starts_with("blobs"))
-        });
+    bench.mirror.wait_until(Duration::from_secs(10), "the blob is stored", |mirror| {
+        mirror.stored_files().iter().any(|file| file.starts_with("blobs"))
+    });
     assert_eq!(asked(&bench.upstream, &blob.path), ["GET"]);
     assert_eq!(bench.upstream.count(Method::Any, "/v2/*"), 1);
-    assert_eq!(
-        rest(stalled).await,
-        blob.size,
-        "and the first has it when it wants it"
-    );
+    assert_eq!(rest(stalled).await, blob.size, "and the first has it when it wants it");
 }

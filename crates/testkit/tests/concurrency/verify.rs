@@ -15,20 +15,11 @@ async fn t_cc4_a_fill_that_fails_verification_fails_everyone_once() {
         let bench = Bench::new();
         let (blob, gate) = (Blob::new(size, size), Gate::new());
         let (served, body, held) = (blob.digest.clone(), blob.body.clone(), gate.clone());
-        bench
-            .upstream
-            .on(Method::Read, &blob.path)
-            .reply_with(move |request| {
-                Reply::blob(request, &served, body.clone())
-                    .flip(size - 1)
-                    .hold_at(size / 2, &held)
-            });
+        bench.upstream.on(Method::Read, &blob.path).reply_with(move |request| {
+            Reply::blob(request, &served, body.clone()).flip(size - 1).hold_at(size / 2, &held)
+        });
         wave(&bench, &blob, &gate).await;
-        assert_eq!(
-            asked(&bench.upstream, &blob.path),
-            ["GET"],
-            "the waiters do not try again"
-        );
+        assert_eq!(asked(&bench.upstream, &blob.path), ["GET"], "the waiters do not try again");
         bench.assert_nothing_stored();
 
         // Still bad: a second wave asks once more, and no oftener.
@@ -45,20 +36,14 @@ async fn t_cc4_a_fill_that_fails_verification_fails_everyone_once() {
             async move { call.send().await }
         })
         .await;
-        assert!(
-            answers
-                .iter()
-                .all(|answer| answer.clean_end && answer.digest == blob.digest)
-        );
+        assert!(answers.iter().all(|answer| answer.clean_end && answer.digest == blob.digest));
         assert_eq!(asked(&bench.upstream, &blob.path), ["GET", "GET", "GET"]);
     }
 }
 
 /// A hundred clients on one fill, all of which see that it failed.
 async fn wave(bench: &Bench, blob: &Blob, gate: &Gate) {
-    let waiters: Vec<_> = (0..WAITERS)
-        .map(|_| tokio::spawn(bench.get(&blob.path).send()))
-        .collect();
+    let waiters: Vec<_> = (0..WAITERS).map(|_| tokio::spawn(bench.get(&blob.path).send())).collect();
     // A small blob has no head before it is verified, so that connections are all there is to wait for.
     connected(bench, WAITERS).await;
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -42,7 +42,5 @@ pub(crate) fn watch(mut bench: Bench) -> Bench {
 
 /// A source with an account, and this machine as a known client.
 pub(crate) fn with_account(setup: Setup) -> Setup {
-    setup
-        .source("auth", auth())
-        .proxy("access", "{ networks: [\"127.0.0.0/8\"] }")
+    setup.source("auth", auth()).proxy("access", "{ networks: [\"127.0.0.0/8\"] }")
 }

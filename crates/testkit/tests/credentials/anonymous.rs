@@ -12,9 +12,7 @@ fn private_registry() -> Upstream {
     let upstream = Upstream::start();
     let wanted = format!("Basic {}", basic());
     upstream.guard(move |request| {
-        let open = request
-            .repository()
-            .is_some_and(|repository| repository.starts_with("shown/"))
+        let open = request.repository().is_some_and(|repository| repository.starts_with("shown/"))
             || request.header("authorization") == Some(&wanted);
         (!open).then(|| {
             Reply::oci_error(401, "UNAUTHORIZED").header("www-authenticate", "Basic realm=\"scripted\"")
@@ -24,9 +22,7 @@ fn private_registry() -> Upstream {
 }
 
 fn setup() -> Setup {
-    Bench::setup_over(private_registry())
-        .source("auth", auth())
-        .proxy("access", access())
+    Bench::setup_over(private_registry()).source("auth", auth()).proxy("access", access())
 }
 
 fn serve(bench: &Bench, repository: &str, image: &Image) {
@@ -37,10 +33,7 @@ fn serve(bench: &Bench, repository: &str, image: &Image) {
         .reply(Reply::json(200, &json!({"name": repository, "tags": ["latest"]})));
     bench
         .upstream
-        .on(
-            Method::Get,
-            format!("/v2/{repository}/referrers/{}", image.digest),
-        )
+        .on(Method::Get, format!("/v2/{repository}/referrers/{}", image.digest))
         .reply(Reply::ok(Image::index(&[])).header("content-type", entrepot_testkit::script::media::INDEX));
 }
 
@@ -72,11 +65,7 @@ fn assert_private(answer: &Response) {
         Some("private, no-store"),
         "nothing shared may keep it: {answer:?}"
     );
-    assert_eq!(
-        answer.header("access-control-allow-origin"),
-        None,
-        "no script may read it: {answer:?}"
-    );
+    assert_eq!(answer.header("access-control-allow-origin"), None, "no script may read it: {answer:?}");
 }
 
 /// T-AZ5
@@ -88,28 +77,12 @@ async fn t_az5_unknown_clients_get_what_anyone_gets_upstream() {
     for call in everything(&bench, "shown/app", &image) {
         let answer = call.send().await;
         assert!(matches!(answer.status, 200 | 206), "{answer:?}");
-        assert_ne!(
-            answer.header("cache-control"),
-            Some("private, no-store"),
-            "{answer:?}"
-        );
-        assert_eq!(
-            answer.header("access-control-allow-origin"),
-            Some("*"),
-            "{answer:?}"
-        );
+        assert_ne!(answer.header("cache-control"), Some("private, no-store"), "{answer:?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"), "{answer:?}");
     }
     let requests = bench.upstream.requests();
-    let probes = requests
-        .iter()
-        .filter(|request| request.method == "HEAD" && !with_account(request))
-        .count();
-    assert_eq!(
-        probes,
-        1,
-        "asked without the account once: {:?}",
-        bench.upstream.summary()
-    );
+    let probes = requests.iter().filter(|request| request.method == "HEAD" && !with_account(request)).count();
+    assert_eq!(probes, 1, "asked without the account once: {:?}", bench.upstream.summary());
     assert_eq!(requests[0].method, "HEAD", "HEAD costs nobody a pull");
     assert!(!with_account(&requests[0]));
 }
@@ -127,25 +100,14 @@ async fn t_az5_unknown_clients_get_nothing_else() {
             assert_eq!(answer.status, 401, "{temperature}: {answer:?}");
             let challenge = answer.header("www-authenticate").unwrap_or_default();
             let ours = format!("Bearer realm=\"{}/token\"", bench.mirror.url());
-            assert!(
-                challenge.starts_with(&ours),
-                "our challenge, not upstream's: {answer:?}"
-            );
+            assert!(challenge.starts_with(&ours), "our challenge, not upstream's: {answer:?}");
             if !answer.body.is_empty() {
                 assert_eq!(answer.error_code(), "UNAUTHORIZED");
             }
             assert_eq!(answer.header("docker-content-digest"), None, "{answer:?}");
         }
-        assert!(
-            !bench.upstream.saw_authorization(),
-            "{:?}",
-            bench.upstream.summary()
-        );
-        assert!(
-            bench.upstream.requests().len() <= 1,
-            "its no is remembered: {:?}",
-            bench.upstream.summary()
-        );
+        assert!(!bench.upstream.saw_authorization(), "{:?}", bench.upstream.summary());
+        assert!(bench.upstream.requests().len() <= 1, "its no is remembered: {:?}", bench.upstream.summary());
         for call in everything(&bench, "team/app", &image) {
             let answer = call.basic(&client_basic()).send().await;
             assert!(matches!(answer.status, 200 | 206), "{answer:?}");
@@ -168,10 +130,7 @@ async fn t_az5_known_clients_get_everything() {
     let path = "/v2/team/app/manifests/latest";
     let traded = bench.get("/token").basic(&client_basic()).send().await;
     let token = traded.json()["token"].as_str().unwrap_or_default().to_owned();
-    let nobody = bench.get("/token").send().await.json()["token"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
+    let nobody = bench.get("/token").send().await.json()["token"].as_str().unwrap_or_default().to_owned();
     for (call, status) in [
         (bench.get(path).basic(&client_basic()), 200),
         (bench.get(path).bearer(&token), 200),
@@ -200,10 +159,7 @@ async fn t_az5_known_clients_get_everything() {
     }
     for repository in ["team/app", "shown/app"] {
         serve(&bench, repository, &image);
-        let answer = bench
-            .get(format!("/v2/{repository}/manifests/latest"))
-            .send()
-            .await;
+        let answer = bench.get(format!("/v2/{repository}/manifests/latest")).send().await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 }
@@ -238,8 +194,7 @@ async fn t_az5_the_start_says_so_loudly() {
             .any(|line| line.contains("NOTE") && line.contains("`up`") && line.contains("anonymous"))
     };
     let open = setup().start();
-    open.mirror
-        .wait_until(Duration::from_secs(5), "the start says so", |_| said(&open));
+    open.mirror.wait_until(Duration::from_secs(5), "the start says so", |_| said(&open));
     let closed = Bench::setup_over(private_registry())
         .source("auth", auth())
         .proxy("access", access().replacen('{', "{ anonymous: false, ", 1))
@@ -255,14 +210,8 @@ async fn t_az5_doubt_opens_nothing() {
         ("500", Reply::status(500)),
         ("429", Reply::status(429).header("retry-after", "1")),
         ("reset", Reply::reset()),
-        (
-            "a redirect to a page",
-            Reply::redirect(302, "http://127.0.0.9:9/login"),
-        ),
-        (
-            "200 that is a page",
-            Reply::ok("<html>").header("content-type", "text/html"),
-        ),
+        ("a redirect to a page", Reply::redirect(302, "http://127.0.0.9:9/login")),
+        ("200 that is a page", Reply::ok("<html>").header("content-type", "text/html")),
         ("nothing", Reply::status(204)),
     ] {
         let bench = watch(setup().start());
@@ -299,16 +248,10 @@ async fn t_az5_an_absent_tag_hides_no_other() {
     let missing = tokio::spawn(bench.get("/v2/shown/app/manifests/missing").send());
     bench
         .upstream
-        .wait_until(Duration::from_secs(5), "the first is under way", |requests| {
-            !requests.is_empty()
-        })
+        .wait_until(Duration::from_secs(5), "the first is under way", |requests| !requests.is_empty())
         .await;
     let answer = bench.get("/v2/shown/app/manifests/latest").send().await;
-    assert_eq!(
-        (answer.status, &answer.digest),
-        (200, &image.digest),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{answer:?}");
     let missing = missing.await.expect("no client panics");
     assert_error(&missing, 404, "MANIFEST_UNKNOWN");
 }

@@ -20,24 +20,17 @@ const BEARER: &str = "canary-bearer-token";
 async fn t_cr8_no_secret_leaves_in_any_way() {
     let cdn = Upstream::start_on([127, 0, 0, 2]);
     let tokens_host = Upstream::start_on([127, 0, 0, 3]);
-    tokens_host.on(Method::Any, "/token").reply(Reply::json(
-        200,
-        &json!({"token": BEARER, "refresh_token": REFRESH, "expires_in": 300}),
-    ));
+    tokens_host
+        .on(Method::Any, "/token")
+        .reply(Reply::json(200, &json!({"token": BEARER, "refresh_token": REFRESH, "expires_in": 300})));
     let hosts = format!("[\"{}\", \"127.0.0.8:9\"]", cdn.host());
     let bench = Bench::setup()
         .env("ENTREPOT_LOG", "debug")
         .env("MIRROR_PASSWORD", PASSWORD)
-        .source(
-            "auth",
-            "{ username: \"mirror-account\", password_env: \"MIRROR_PASSWORD\" }",
-        )
+        .source("auth", "{ username: \"mirror-account\", password_env: \"MIRROR_PASSWORD\" }")
         .source("token_hosts", format!("[\"{}\"]", tokens_host.host()))
         .source("blob_hosts", hosts)
-        .source(
-            "timeouts",
-            "{ connect: \"1s\", first_byte: \"1s\", stall: \"1s\" }",
-        )
+        .source("timeouts", "{ connect: \"1s\", first_byte: \"1s\", stall: \"1s\" }")
         .proxy("access", access())
         .start();
     let mut bench = bench;
@@ -62,25 +55,15 @@ async fn t_cr8_no_secret_leaves_in_any_way() {
     let mut answers: Vec<Response> = Vec::new();
     let images: Vec<Image> = (0..8).map(Image::small).collect();
     bench.upstream.serve_image("team/app", "latest", &images[0]);
-    answers.push(
-        bench
-            .get("/v2/team/app/manifests/latest")
-            .basic(&client_basic())
-            .send()
-            .await,
-    );
+    answers.push(bench.get("/v2/team/app/manifests/latest").basic(&client_basic()).send().await);
     assert_eq!(answers[0].status, 200, "{:?}", answers[0]);
 
     // Signed URLs that work, refuse, redirect on, cut, stall, lie, are not there, or lead astray.
     let signed = |n: usize| format!("{}/blob{n}?X-Amz-Signature={SIGNATURE}&se=1", cdn.url());
     let body = |n: usize| Reply::ok(images[n].layers[0].clone());
     cdn.on(Method::Any, "/blob0").reply(body(0));
-    cdn.on(Method::Any, "/blob1")
-        .reply(Reply::status(403).body(format!("<Error>{SIGNATURE}</Error>")));
-    cdn.on(Method::Any, "/blob2").reply(Reply::redirect(
-        302,
-        format!("http://127.0.0.9/x?sig={SIGNATURE}"),
-    ));
+    cdn.on(Method::Any, "/blob1").reply(Reply::status(403).body(format!("<Error>{SIGNATURE}</Error>")));
+    cdn.on(Method::Any, "/blob2").reply(Reply::redirect(302, format!("http://127.0.0.9/x?sig={SIGNATURE}")));
     cdn.on(Method::Any, "/blob3").reply(body(3).truncate_after(100));
     cdn.on(Method::Any, "/blob4").reply(body(4).stall_after(100));
     cdn.on(Method::Any, "/blob5").reply(body(5).flip(9));
@@ -91,10 +74,7 @@ async fn t_cr8_no_secret_leaves_in_any_way() {
             7 => format!("http://user:{COOKIE}@{}/blob?sig={SIGNATURE}", cdn.host()),
             n => signed(n),
         };
-        bench
-            .upstream
-            .on(Method::Any, &path)
-            .reply(Reply::redirect(307, to));
+        bench.upstream.on(Method::Any, &path).reply(Reply::redirect(307, to));
         for call in [bench.head(&path), bench.get(&path)] {
             answers.push(call.basic(&client_basic()).send().await);
         }
@@ -104,10 +84,7 @@ async fn t_cr8_no_secret_leaves_in_any_way() {
         bench.get("/v2/").basic(&client_basic()),
         bench.get("/v2/").bearer(CLIENT),
         bench.get("/v2/").header("authorization", CLIENT),
-        bench
-            .get("/v2/")
-            .header("x-registry-auth", CLIENT)
-            .header("cookie", CLIENT),
+        bench.get("/v2/").header("x-registry-auth", CLIENT).header("cookie", CLIENT),
         bench
             .request("POST", "/token")
             .header("content-type", "application/x-www-form-urlencoded")
@@ -119,25 +96,13 @@ async fn t_cr8_no_secret_leaves_in_any_way() {
     assert_eq!(traded.status, 200, "{traded:?}");
     let token = traded.json()["token"].as_str().unwrap_or_default().to_owned();
     bench.mirror.canary(&token);
-    answers.push(
-        bench
-            .get("/v2/team/app/manifests/latest")
-            .bearer(&token)
-            .send()
-            .await,
-    );
+    answers.push(bench.get("/v2/team/app/manifests/latest").bearer(&token).send().await);
     // The token service refuses, and repeats what it was given.
     for (n, status) in [400, 401, 403, 500].into_iter().enumerate() {
         tokens_host
             .on(Method::Any, "/token")
             .reply(Reply::status(status).body(format!("{{\"error\":\"{PASSWORD} {}\"}}", basic())));
-        answers.push(
-            bench
-                .get(format!("/v2/team/other{n}/manifests/1"))
-                .basic(&client_basic())
-                .send()
-                .await,
-        );
+        answers.push(bench.get(format!("/v2/team/other{n}/manifests/1")).basic(&client_basic()).send().await);
     }
     assert_error(&answers[answers.len() - 3], 401, "UNAUTHORIZED");
     for answer in &answers {
@@ -158,18 +123,13 @@ async fn t_cr8_no_secret_leaves_in_any_way() {
         let bytes = std::fs::read(&entry).unwrap_or_default();
         for secret in &secrets {
             assert!(
-                !bytes
-                    .windows(secret.len())
-                    .any(|window| window == secret.as_bytes()),
+                !bytes.windows(secret.len()).any(|window| window == secret.as_bytes()),
                 "{secret} in {}",
                 entry.display()
             );
         }
     }
-    assert!(
-        bench.mirror.log().contains("\"level\":\"DEBUG\""),
-        "the log was talkative"
-    );
+    assert!(bench.mirror.log().contains("\"level\":\"DEBUG\""), "the log was talkative");
 }
 
 fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
@@ -194,12 +154,7 @@ fn t_cr8_printed_configurations_are_masked() {
     );
     let bad =
         good.replace("https://registry", "http://registry") + "      auth2: \"canary-upstream-password\"\n";
-    for (command, config) in [
-        ("config", &good),
-        ("check", &good),
-        ("check", &bad),
-        ("serve", &bad),
-    ] {
+    for (command, config) in [("config", &good), ("check", &good), ("check", &bad), ("serve", &bad)] {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), config).expect("writing it");
         let output = Command::new(binary())
@@ -226,12 +181,7 @@ async fn t_cr9_the_realm_is_the_configured_one() {
     for path in ["/v2/", "/v2/team/app/manifests/1", "/v2/team/app/tags/list"] {
         let plain = bench.get(path).host("mirror.example.com").send().await;
         let expected = plain.header("www-authenticate").map(str::to_owned);
-        assert!(
-            expected
-                .as_deref()
-                .is_some_and(|challenge| challenge.starts_with(ours)),
-            "{plain:?}"
-        );
+        assert!(expected.as_deref().is_some_and(|challenge| challenge.starts_with(ours)), "{plain:?}");
         for (name, value) in [
             ("host", "evil.example"),
             ("host", "mirror.example.com:8443"),
@@ -255,15 +205,8 @@ async fn t_cr9_the_realm_is_the_configured_one() {
             };
             let answer = call.send().await;
             assert_eq!(answer.status, 401, "{name}: {value}: {answer:?}");
-            assert_eq!(
-                answer.header("www-authenticate").map(str::to_owned),
-                expected,
-                "{name}: {value}"
-            );
-            assert!(
-                !format!("{:?}{}", answer.head.headers, answer.text()).contains("evil"),
-                "{answer:?}"
-            );
+            assert_eq!(answer.header("www-authenticate").map(str::to_owned), expected, "{name}: {value}");
+            assert!(!format!("{:?}{}", answer.head.headers, answer.text()).contains("evil"), "{answer:?}");
         }
     }
     assert_eq!(bench.upstream.connections(), 0);
@@ -281,17 +224,9 @@ async fn t_cr8_a_credential_helper_that_talks() {
         ),
     )
     .expect("a script");
-    let made = Command::new("chmod")
-        .arg("755")
-        .arg(&helper)
-        .status()
-        .expect("chmod runs");
+    let made = Command::new("chmod").arg("755").arg(&helper).status().expect("chmod runs");
     assert!(made.success());
-    let path = format!(
-        "{}:{}",
-        tools.path().display(),
-        std::env::var("PATH").unwrap_or_default()
-    );
+    let path = format!("{}:{}", tools.path().display(), std::env::var("PATH").unwrap_or_default());
     let mut bench = Bench::setup()
         .env("PATH", path)
         .env("ENTREPOT_LOG", "debug")
@@ -302,9 +237,5 @@ async fn t_cr8_a_credential_helper_that_talks() {
     let answer = bench.get("/v2/team/app/manifests/1").send().await;
     assert!(answer.status >= 500, "{answer:?}");
     assert!(!answer.text().contains(PASSWORD), "{answer:?}");
-    assert_eq!(
-        bench.upstream.connections(),
-        0,
-        "nothing is asked without the credentials"
-    );
+    assert_eq!(bench.upstream.connections(), 0, "nothing is asked without the credentials");
 }

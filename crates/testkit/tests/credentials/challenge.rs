@@ -12,10 +12,7 @@ const TAG: &str = "/v2/team/app/manifests/latest";
 const SCOPE: &str = "repository:team/app:pull";
 
 fn saw_basic(request: &Request) -> bool {
-    request
-        .credentials()
-        .iter()
-        .any(|(_, value)| value.contains(&basic()))
+    request.credentials().iter().any(|(_, value)| value.contains(&basic()))
 }
 
 /// T-CR1: the password goes to the declared token host and nowhere else; the token goes to the registry only.
@@ -28,25 +25,16 @@ async fn t_cr1_a_declared_token_host_gets_the_password() {
     let bench = watch(setup.start());
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "latest", &image);
-    bench
-        .upstream
-        .require_tokens(&tokens, &format!("{}/token", tokens_host.url()), "scripted");
+    bench.upstream.require_tokens(&tokens, &format!("{}/token", tokens_host.url()), "scripted");
     let answer = bench.get(TAG).send().await;
-    assert_eq!(
-        (answer.status, &answer.digest),
-        (200, &image.digest),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{answer:?}");
     assert_eq!(tokens.issued(SCOPE), 1);
     assert!(
         !bench.upstream.requests().iter().any(saw_basic),
         "where a token will do, the registry never sees the password"
     );
     let asked = tokens_host.requests();
-    assert!(
-        asked.iter().all(|request| request.method == "GET"),
-        "no refresh token by POST"
-    );
+    assert!(asked.iter().all(|request| request.method == "GET"), "no refresh token by POST");
     assert!(asked.iter().all(saw_basic));
 }
 
@@ -74,10 +62,7 @@ async fn t_cr1_a_realm_that_is_not_declared_is_not_asked() {
         format!("http://127.0.0.2.:{port}/token"),
         format!("http://{good_host}.evil.example/token"),
         format!("http://127.0.0.3:{port}/token"),
-        format!(
-            "http://{}/token",
-            good_host.replace("127.0.0.3", "127.0.0.3.nip.io")
-        ),
+        format!("http://{}/token", good_host.replace("127.0.0.3", "127.0.0.3.nip.io")),
         "http://127.0.0.3/token".to_owned(),
         format!("http://localhost:{port}/token"),
         "file:///etc/passwd".to_owned(),
@@ -91,10 +76,7 @@ async fn t_cr1_a_realm_that_is_not_declared_is_not_asked() {
     let bench = watch(setup.start());
     for (n, realm) in realms.iter().enumerate() {
         let path = format!("/v2/team/app{n}/manifests/latest");
-        bench
-            .upstream
-            .on(Method::Any, &path)
-            .reply(Reply::challenge(realm, "s", SCOPE));
+        bench.upstream.on(Method::Any, &path).reply(Reply::challenge(realm, "s", SCOPE));
         let answer = bench.get(&path).send().await;
         assert!(matches!(answer.status, 401 | 502), "{realm:.90}: {answer:?}");
         assert!(!answer.error_code().is_empty());
@@ -102,10 +84,7 @@ async fn t_cr1_a_realm_that_is_not_declared_is_not_asked() {
     for host in [&evil, &declared] {
         assert_eq!(host.connections(), 0, "{:?}", host.summary());
     }
-    assert!(
-        !bench.upstream.saw_authorization(),
-        "nothing was asked for that we give"
-    );
+    assert!(!bench.upstream.saw_authorization(), "nothing was asked for that we give");
 }
 
 /// T-CR1: a challenge for Basic is met at the registry itself. One that offers both is met by a token.
@@ -123,10 +102,7 @@ async fn t_cr1_basic_is_given_to_the_registry_itself() {
     wrong.upstream.require_basic("c29tZTpvbmU=");
     let answer = wrong.get(TAG).send().await;
     assert_error(&answer, 401, "UNAUTHORIZED");
-    assert!(
-        wrong.upstream.requests().len() <= 4,
-        "a refusal is not argued with"
-    );
+    assert!(wrong.upstream.requests().len() <= 4, "a refusal is not argued with");
 }
 
 /// T-CR5: a source without an account asks anonymously, whatever the machine knows.
@@ -157,15 +133,9 @@ async fn t_cr5_no_account_no_credentials() {
     bench.upstream.on(Method::Any, "/v2/*").reply(
         Reply::oci_error(401, "UNAUTHORIZED")
             .header("www-authenticate", "Basic realm=\"x\"")
-            .header(
-                "www-authenticate",
-                format!("Bearer realm=\"{}/token\"", bench.upstream.url()),
-            ),
+            .header("www-authenticate", format!("Bearer realm=\"{}/token\"", bench.upstream.url())),
     );
-    bench
-        .upstream
-        .on(Method::Any, "/token")
-        .reply(Reply::json(200, &json!({"token": "anonymous-token"})));
+    bench.upstream.on(Method::Any, "/token").reply(Reply::json(200, &json!({"token": "anonymous-token"})));
     assert_error(&bench.get(TAG).send().await, 401, "UNAUTHORIZED");
     for request in bench.upstream.requests() {
         for (_, value) in request.credentials() {
@@ -180,10 +150,7 @@ fn t_cr4_plain_http_without_a_word_is_refused_at_the_start() {
     for key in ["url", "alternates"] {
         let (url, alternates) = match key {
             "url" => ("http://registry.example.com", "[]"),
-            _ => (
-                "https://registry.example.com",
-                "[\"http://registry.example.com\"]",
-            ),
+            _ => ("https://registry.example.com", "[\"http://registry.example.com\"]"),
         };
         let config = format!(
             "proxy:\n  sources:\n    - name: \"x\"\n      url: \"{url}\"\n      alternates: {alternates}\n      auth: {{ username: \"u\", password: \"p\" }}\n"
@@ -207,10 +174,7 @@ async fn t_cr1_alternates_get_nothing() {
     alternate.on(Method::Any, "/v2/team/other/*").reply(
         Reply::oci_error(401, "UNAUTHORIZED")
             .header("www-authenticate", "Basic realm=\"x\"")
-            .header(
-                "www-authenticate",
-                format!("Bearer realm=\"{}/token\"", alternate.url()),
-            ),
+            .header("www-authenticate", format!("Bearer realm=\"{}/token\"", alternate.url())),
     );
     let answer = bench.get("/v2/team/other/manifests/latest").send().await;
     assert!(answer.status >= 400, "{answer:?}");
@@ -246,17 +210,15 @@ async fn t_cr1_credentials_stay_with_declared_hosts_whatever_hosts_say() {
         });
     }
     let cdn = format!("[\"{}\", \"{}\"]", hosts[2].host(), hosts[3].host());
-    let setup = with_account(Bench::setup())
-        .proxy("default_source", "\"random\"")
-        .and_source(
-            "random",
-            &urls[0],
-            &[
-                ("auth", &crate::accounts::auth()),
-                ("token_hosts", &format!("[\"{}\"]", hosts[1].host())),
-                ("blob_hosts", &cdn),
-            ],
-        );
+    let setup = with_account(Bench::setup()).proxy("default_source", "\"random\"").and_source(
+        "random",
+        &urls[0],
+        &[
+            ("auth", &crate::accounts::auth()),
+            ("token_hosts", &format!("[\"{}\"]", hosts[1].host())),
+            ("blob_hosts", &cdn),
+        ],
+    );
     let mut bench = watch(setup.start());
     bench.mirror.canary("canary-bearer");
     let digest = entrepot_testkit::script::sha256(b"x");
@@ -278,26 +240,13 @@ async fn t_cr1_credentials_stay_with_declared_hosts_whatever_hosts_say() {
             if saw_basic(&request) {
                 saw_password.insert(n);
             }
-            if request
-                .header("authorization")
-                .is_some_and(|value| value.contains("canary-bearer"))
-            {
+            if request.header("authorization").is_some_and(|value| value.contains("canary-bearer")) {
                 saw_token.insert(n);
             }
         }
     }
-    assert!(
-        saw_password.is_subset(&BTreeSet::from([0, 1])),
-        "{saw_password:?}"
-    );
-    assert!(
-        !saw_password.is_empty() && !saw_token.is_empty(),
-        "the walk has met both"
-    );
+    assert!(saw_password.is_subset(&BTreeSet::from([0, 1])), "{saw_password:?}");
+    assert!(!saw_password.is_empty() && !saw_token.is_empty(), "the walk has met both");
     assert_eq!(saw_token, BTreeSet::from([0]), "a token is the registry's own");
-    assert_eq!(
-        hosts[4].connections(),
-        0,
-        "a host that nothing declares is not even connected to"
-    );
+    assert_eq!(hosts[4].connections(), 0, "a host that nothing declares is not even connected to");
 }

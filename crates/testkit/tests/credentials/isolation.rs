@@ -12,10 +12,7 @@ fn told(answer: &Response, digest: &str) -> (u16, Vec<(String, String)>, String)
     (
         answer.status,
         headers,
-        answer
-            .text()
-            .replace(digest, "DIGEST")
-            .replace(&digest.replace(':', "-"), "TAG"),
+        answer.text().replace(digest, "DIGEST").replace(&digest.replace(':', "-"), "TAG"),
     )
 }
 
@@ -35,10 +32,7 @@ async fn t_az1_what_another_repository_holds_looks_like_nothing() {
         let bench = Bench::new();
         let image = Image::small(1);
         bench.upstream.serve_image("team/secret", "latest", &image);
-        bench
-            .upstream
-            .on(Method::Any, Paths::from("/v2/team/other/*"))
-            .reply(absent);
+        bench.upstream.on(Method::Any, Paths::from("/v2/team/other/*")).reply(absent);
         let unknown = sha256(b"nobody has this");
         for path in [
             "/v2/team/secret/manifests/latest".to_owned(),
@@ -61,28 +55,14 @@ async fn t_az1_what_another_repository_holds_looks_like_nothing() {
                     let one = ask(held).send().await;
                     let two = ask(&unknown).send().await;
                     assert!(matches!(one.status, 401 | 403 | 404), "{name}: {one:?}");
-                    assert_eq!(
-                        told(&one, held),
-                        told(&two, &unknown),
-                        "{name}: {kind} by {how}, {round}"
-                    );
+                    assert_eq!(told(&one, held), told(&two, &unknown), "{name}: {kind} by {how}, {round}");
                 }
             }
             let (one, two) = (
-                bench
-                    .get(format!("/v2/team/other/referrers/{}", image.digest))
-                    .send()
-                    .await,
-                bench
-                    .get(format!("/v2/team/other/referrers/{unknown}"))
-                    .send()
-                    .await,
+                bench.get(format!("/v2/team/other/referrers/{}", image.digest)).send().await,
+                bench.get(format!("/v2/team/other/referrers/{unknown}")).send().await,
             );
-            assert_eq!(
-                told(&one, &image.digest),
-                told(&two, &unknown),
-                "{name}: referrers, {round}"
-            );
+            assert_eq!(told(&one, &image.digest), told(&two, &unknown), "{name}: referrers, {round}");
         }
     }
 }
@@ -96,10 +76,7 @@ async fn t_az1_whichever_way_is_asked_first() {
         Reply::oci_error(403, "DENIED"),
     ] {
         let bench = Bench::new();
-        bench
-            .upstream
-            .on(Method::Any, Paths::from("/v2/team/other/*"))
-            .reply(absent);
+        bench.upstream.on(Method::Any, Paths::from("/v2/team/other/*")).reply(absent);
         for (n, how) in ["GET", "HEAD", "range"].iter().enumerate() {
             let body = Body::from(format!("held {n}").repeat(1000));
             let held = bench.upstream.serve_blob("team/secret", body);
@@ -131,15 +108,12 @@ async fn t_az1_timing_tells_nothing() {
         .reply(Reply::oci_error(404, "BLOB_UNKNOWN").delay(Duration::from_millis(10)));
     let (mut held, mut unknown) = (Vec::new(), Vec::new());
     for n in 0..60 {
-        let digest = bench
-            .upstream
-            .serve_blob("team/secret", format!("held {n}").repeat(100));
+        let digest = bench.upstream.serve_blob("team/secret", format!("held {n}").repeat(100));
         let warm = bench.get(format!("/v2/team/secret/blobs/{digest}")).send().await;
         assert_eq!(warm.status, 200);
-        for (times, digest) in [
-            (&mut held, digest),
-            (&mut unknown, sha256(format!("unknown {n}").as_bytes())),
-        ] {
+        for (times, digest) in
+            [(&mut held, digest), (&mut unknown, sha256(format!("unknown {n}").as_bytes()))]
+        {
             let answer = bench.get(format!("/v2/team/other/blobs/{digest}")).send().await;
             assert_eq!(answer.status, 404);
             times.push(answer.total.as_secs_f64());
@@ -177,16 +151,9 @@ async fn t_az1_naming_a_digest_does_not_open_it() {
         let answer = bench.get(format!("/v2/team/other/manifests/{tag}")).send().await;
         assert_eq!(answer.status, 200);
     }
-    bench
-        .upstream
-        .on(Method::Any, "/v2/team/other/blobs/*")
-        .reply(Reply::oci_error(404, "BLOB_UNKNOWN"));
+    bench.upstream.on(Method::Any, "/v2/team/other/blobs/*").reply(Reply::oci_error(404, "BLOB_UNKNOWN"));
     let stolen = format!("/v2/team/other/blobs/{}", secret.layer_digests[0]);
-    for call in [
-        bench.get(&stolen),
-        bench.head(&stolen),
-        bench.get(&stolen).range("bytes=0-9"),
-    ] {
+    for call in [bench.get(&stolen), bench.head(&stolen), bench.get(&stolen).range("bytes=0-9")] {
         assert_eq!(call.send().await.status, 404);
     }
 }

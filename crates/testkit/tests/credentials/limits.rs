@@ -19,10 +19,7 @@ async fn bench(setup: Setup, image: &Image) -> Bench {
 fn limited(limit: &str) -> Setup {
     Bench::setup()
         .proxy("rate_limit", format!("{{ anonymous: \"{limit}\" }}"))
-        .proxy(
-            "trusted_proxies",
-            "[\"127.0.0.1/32\", \"::1/128\", \"10.9.0.0/16\"]",
-        )
+        .proxy("trusted_proxies", "[\"127.0.0.1/32\", \"::1/128\", \"10.9.0.0/16\"]")
         .proxy("access", access())
 }
 
@@ -32,12 +29,7 @@ fn assert_limited(answer: &Response) -> u64 {
     for name in ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"] {
         assert!(answer.header(name).is_some(), "{name}: {answer:?}");
     }
-    assert!(
-        answer
-            .header("ratelimit-remaining")
-            .is_some_and(|left| left.starts_with("0;w=")),
-        "{answer:?}"
-    );
+    assert!(answer.header("ratelimit-remaining").is_some_and(|left| left.starts_with("0;w=")), "{answer:?}");
     let wait: u64 = answer
         .header("retry-after")
         .and_then(|text| text.parse().ok())
@@ -69,19 +61,13 @@ async fn t_rl2_sixty_four_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_rl6_manifests_by_get_count_and_the_wait_is_true() {
     let image = Image::small(2);
-    let bench = bench(
-        limited("30/min").proxy("rate_limit", "{ anonymous: \"30/min\", burst: 3 }"),
-        &image,
-    )
-    .await;
+    let bench =
+        bench(limited("30/min").proxy("rate_limit", "{ anonymous: \"30/min\", burst: 3 }"), &image).await;
     for left in ["2", "1", "0"] {
         let answer = bench.get(TAG).send().await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let remaining = answer.header("ratelimit-remaining").unwrap_or_default();
-        assert!(
-            remaining.starts_with(&format!("{left};w=")) || remaining.starts_with("1;w="),
-            "{answer:?}"
-        );
+        assert!(remaining.starts_with(&format!("{left};w=")) || remaining.starts_with("1;w="), "{answer:?}");
     }
     let refused = bench.get(TAG).send().await;
     let wait = assert_limited(&refused);
@@ -95,11 +81,7 @@ async fn t_rl6_manifests_by_get_count_and_the_wait_is_true() {
     assert_eq!(known.status, 200, "a known client is not limited");
     let asked = bench.upstream.requests().len();
     assert_limited(&bench.get("/v2/team/app/manifests/cold").send().await);
-    assert_eq!(
-        bench.upstream.requests().len(),
-        asked,
-        "a refusal costs upstream nothing"
-    );
+    assert_eq!(bench.upstream.requests().len(), asked, "a refusal costs upstream nothing");
     // A client that comes back when it was told to is served; one that knocks in between is not kept out longer.
     let start = Instant::now();
     let wait = assert_limited(&bench.get(TAG).send().await);
@@ -153,11 +135,7 @@ async fn t_rl5_forwarded_addresses_are_believed_from_trusted_proxies_only() {
         let two = trusting.get(TAG).header("x-forwarded-for", second).send().await;
         assert_limited(&two);
     }
-    let other = trusting
-        .get(TAG)
-        .header("x-forwarded-for", "2001:db8:1:4::1")
-        .send()
-        .await;
+    let other = trusting.get(TAG).header("x-forwarded-for", "2001:db8:1:4::1").send().await;
     assert_eq!(other.status, 200, "another /64");
     let ignored = [
         ("forwarded", "for=6.6.6.6"),
@@ -172,20 +150,9 @@ async fn t_rl5_forwarded_addresses_are_believed_from_trusted_proxies_only() {
         assert_limited(&trusting.get(TAG).header(name, value).send().await);
     }
 
-    let strict = bench(
-        limited("1/d").proxy("trusted_proxies", "[\"10.0.0.0/8\"]"),
-        &image,
-    )
-    .await;
+    let strict = bench(limited("1/d").proxy("trusted_proxies", "[\"10.0.0.0/8\"]"), &image).await;
     assert_eq!(strict.get(TAG).send().await.status, 200);
-    for spoof in [
-        "1.1.1.1",
-        "10.0.0.1",
-        "2.2.2.2, 10.0.0.1",
-        "127.0.0.1",
-        "unknown",
-        "",
-    ] {
+    for spoof in ["1.1.1.1", "10.0.0.1", "2.2.2.2, 10.0.0.1", "127.0.0.1", "unknown", ""] {
         assert_limited(&strict.get(TAG).header("x-forwarded-for", spoof).send().await);
     }
     // PROXY protocol is no HTTP, and is not spoken here.
@@ -221,10 +188,8 @@ async fn t_rl4_every_address_of_a_64_is_one_client() {
         async move {
             for n in 0..250 {
                 let address = format!("2001:db9:{worker:x}:{n:x}::1");
-                let answer = http::head(format!("{base}/v2/"))
-                    .header("x-forwarded-for", address)
-                    .send()
-                    .await;
+                let answer =
+                    http::head(format!("{base}/v2/")).header("x-forwarded-for", address).send().await;
                 assert!(matches!(answer.status, 200 | 401), "{answer:?}");
             }
         }
@@ -252,10 +217,6 @@ async fn t_rl4_a_real_ipv6_peer() {
     let six = format!("http://{free}{TAG}");
     assert_eq!(http::get(&six).send().await.status, 200);
     assert_limited(&http::get(&six).send().await);
-    assert_eq!(
-        bench.get(TAG).send().await.status,
-        200,
-        "127.0.0.1 is somebody else"
-    );
+    assert_eq!(bench.get(TAG).send().await.status, 200, "127.0.0.1 is somebody else");
     assert_limited(&bench.get(TAG).send().await);
 }

@@ -49,22 +49,14 @@ fn enter(test: &str) -> bool {
         return true;
     }
     let directory = tempfile::tempdir().expect("a directory");
-    let hosts: String = HOSTS
-        .iter()
-        .map(|(address, name)| format!("{address} {name}\n"))
-        .collect();
+    let hosts: String = HOSTS.iter().map(|(address, name)| format!("{address} {name}\n")).collect();
     std::fs::write(directory.path().join("hosts"), hosts).expect("a file");
     let mut script = String::from("set -e\nip link set lo up\n");
     for address in PRIVATE.iter().copied().chain([CDN, "93.184.216.34"]) {
         let length = if address.contains(':') { 128 } else { 32 };
-        script.push_str(&format!(
-            "ip addr add {address}/{length} dev lo 2>/dev/null || true\n"
-        ));
+        script.push_str(&format!("ip addr add {address}/{length} dev lo 2>/dev/null || true\n"));
     }
-    script.push_str(&format!(
-        "mount --bind {}/hosts /etc/hosts\n",
-        directory.path().display()
-    ));
+    script.push_str(&format!("mount --bind {}/hosts /etc/hosts\n", directory.path().display()));
     let possible = Command::new("unshare")
         .args(["-rnm", "sh", "-c", &format!("{script}true")])
         .output()
@@ -88,10 +80,7 @@ fn enter(test: &str) -> bool {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(
-        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
-        "the test has run in there"
-    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "the test has run in there");
     false
 }
 
@@ -133,20 +122,12 @@ async fn t_ss1_private_addresses_are_never_connected_to() {
         return;
     }
     let ports = [22, 25, 6379, 5432, 2375];
-    let private = Trap::set(
-        PRIVATE
-            .iter()
-            .flat_map(|text| [address(text, 80), address(text, 8080)]),
-    );
+    let private = Trap::set(PRIVATE.iter().flat_map(|text| [address(text, 80), address(text, 8080)]));
     let services = Trap::set(ports.iter().map(|port| address(CDN, *port)));
     let registry = Upstream::start_on(REGISTRY);
     let mut targets: Vec<String> = Vec::new();
     for text in PRIVATE {
-        let host = if text.contains(':') {
-            format!("[{text}]")
-        } else {
-            (*text).to_owned()
-        };
+        let host = if text.contains(':') { format!("[{text}]") } else { (*text).to_owned() };
         targets.push(format!("http://{host}/x"));
         targets.push(format!("http://{host}:8080/x"));
     }
@@ -171,9 +152,7 @@ async fn t_ss1_private_addresses_are_never_connected_to() {
     }
     targets.extend(ports.iter().map(|port| format!("http://{CDN}:{port}/x")));
 
-    let bench = Bench::setup_over(registry)
-        .source("allow_private", "false")
-        .start();
+    let bench = Bench::setup_over(registry).source("allow_private", "false").start();
     let digest = entrepot_testkit::script::sha256(b"x");
     for (n, target) in targets.iter().enumerate() {
         for tail in [
@@ -183,18 +162,12 @@ async fn t_ss1_private_addresses_are_never_connected_to() {
             format!("referrers/{digest}"),
         ] {
             let path = format!("/v2/team/app{n}/{tail}");
-            bench
-                .upstream
-                .on(Method::Any, &path)
-                .reply(Reply::redirect(307, target));
+            bench.upstream.on(Method::Any, &path).reply(Reply::redirect(307, target));
             let answer = bench.get(&path).send().await;
             assert!(matches!(answer.status, 502..=504), "{target} {tail}: {answer:?}");
         }
         let path = format!("/v2/team/realm{n}/manifests/1");
-        bench
-            .upstream
-            .on(Method::Any, &path)
-            .reply(Reply::challenge(target, "s", "x"));
+        bench.upstream.on(Method::Any, &path).reply(Reply::challenge(target, "s", "x"));
         let answer = bench.get(&path).send().await;
         assert!(matches!(answer.status, 401 | 502..=504), "{target}: {answer:?}");
     }
@@ -207,8 +180,7 @@ async fn t_ss1_private_addresses_are_never_connected_to() {
     let cdn = Upstream::start_on([93, 184, 216, 35]);
     let port = cdn.address().port();
     let beside = Trap::set([address("127.0.0.1", port)]);
-    cdn.on(Method::Any, "/good")
-        .reply(Reply::ok(image.layers[0].clone()));
+    cdn.on(Method::Any, "/good").reply(Reply::ok(image.layers[0].clone()));
     for (n, host) in [CDN, "cdn.example.com", "split.example.com"].iter().enumerate() {
         let path = format!("/v2/team/good{n}/blobs/{}", image.layer_digests[0]);
         bench
@@ -216,15 +188,7 @@ async fn t_ss1_private_addresses_are_never_connected_to() {
             .on(Method::Any, &path)
             .reply(Reply::redirect(307, format!("http://{host}:{port}/good")));
         let answer = bench.get(&path).send().await;
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &image.layer_digests[0]),
-            "{host}: {answer:?}"
-        );
+        assert_eq!((answer.status, &answer.digest), (200, &image.layer_digests[0]), "{host}: {answer:?}");
     }
-    assert_eq!(
-        beside.hits(),
-        0,
-        "of a split name's addresses only the public one"
-    );
+    assert_eq!(beside.hits(), 0, "of a split name's addresses only the public one");
 }

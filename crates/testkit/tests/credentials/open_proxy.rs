@@ -47,17 +47,15 @@ fn t_ss2_private_registries_need_a_word() {
     ];
     let mut config = String::from("proxy:\n  sources:\n");
     for (n, url) in private.iter().enumerate() {
-        config.push_str(&format!(
-            "    - name: \"s{n}\"\n      url: \"{url}\"\n      names: [\"s{n}.test\"]\n"
-        ));
+        config
+            .push_str(&format!("    - name: \"s{n}\"\n      url: \"{url}\"\n      names: [\"s{n}.test\"]\n"));
     }
     let (status, said) = check(&config);
     assert_eq!(status, Some(2), "{said}");
     for (n, url) in private.iter().enumerate() {
         let key = format!("proxy.sources[{n}].url");
         assert!(
-            said.lines()
-                .any(|line| line.contains(&key) && line.contains("allow_private")),
+            said.lines().any(|line| line.contains(&key) && line.contains("allow_private")),
             "{url} is listed: {said}"
         );
     }
@@ -75,10 +73,7 @@ fn t_ss2_private_registries_need_a_word() {
     assert_eq!(served.status.code(), Some(2), "`serve` does not start");
     let alternate = "proxy:\n  sources:\n    - name: \"x\"\n      url: \"https://registry.example.com\"\n      alternates: [\"https://10.0.0.1\"]\n";
     let (status, said) = check(alternate);
-    assert!(
-        status == Some(2) && said.contains("alternates") && said.contains("allow_private"),
-        "{said}"
-    );
+    assert!(status == Some(2) && said.contains("alternates") && said.contains("allow_private"), "{said}");
 }
 
 /// `strace` on the mirror: every system call that opens a way out.
@@ -131,9 +126,7 @@ impl Drop for Calls {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_ss3_unknown_registries_cost_nothing() {
     need!("t_ss3_unknown_registries_cost_nothing", "strace");
-    let bench = Bench::setup()
-        .proxy("endpoint", "https://mirror.example.com")
-        .start();
+    let bench = Bench::setup().proxy("endpoint", "https://mirror.example.com").start();
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "1", &image);
     let calls = Calls::watch(&bench);
@@ -172,13 +165,7 @@ async fn t_ss3_unknown_registries_cost_nothing() {
     .collect();
     paths.push(format!("/v2/{tail}?ns=up.test&ns=evil.example"));
     paths.push(format!("/v2/{tail}?ns={}", "x".repeat(3000)));
-    for registry in [
-        "evil.example",
-        "localhost",
-        "127.0.0.1:5000",
-        "docker.io",
-        "ghcr.io",
-    ] {
+    for registry in ["evil.example", "localhost", "127.0.0.1:5000", "docker.io", "ghcr.io"] {
         paths.push(format!("/v2/{registry}/{tail}"));
         paths.push(format!("/{registry}/v2/{tail}"));
     }
@@ -189,15 +176,8 @@ async fn t_ss3_unknown_registries_cost_nothing() {
         for call in [bench.get(path), bench.head(path)] {
             let answer = call.send().await;
             assert!(matches!(answer.status, 400 | 404 | 414), "{path:.80}: {answer:?}");
-            assert_eq!(
-                answer.header("oci-namespace"),
-                None,
-                "{path:.80}: only what was used"
-            );
-            assert!(
-                !format!("{:?}", answer.head.headers).contains("evil"),
-                "{path:.80}: {answer:?}"
-            );
+            assert_eq!(answer.header("oci-namespace"), None, "{path:.80}: only what was used");
+            assert!(!format!("{:?}", answer.head.headers).contains("evil"), "{path:.80}: {answer:?}");
             if path.contains("ns=evil.example") && !answer.body.is_empty() {
                 assert_error(&answer, 404, "NAME_UNKNOWN");
             }
@@ -227,19 +207,12 @@ async fn t_ss3_unknown_registries_cost_nothing() {
     // The same eyes see a real pull, so what they did not see was not there. A configured name may be spelt in capitals.
     for (ns, named) in [("up.test", true), ("UP.TEST", true)] {
         let answer = bench.get(format!("/v2/{tail}?ns={ns}")).send().await;
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &image.digest),
-            "{ns}: {answer:?}"
-        );
+        assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{ns}: {answer:?}");
         assert_eq!(answer.header("oci-namespace"), Some("up.test").filter(|_| named));
     }
     let start = std::time::Instant::now();
     while calls.outbound().is_empty() {
-        assert!(
-            start.elapsed() < Duration::from_secs(5),
-            "strace sees connections"
-        );
+        assert!(start.elapsed() < Duration::from_secs(5), "strace sees connections");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -268,27 +241,16 @@ async fn t_op1_a_foreign_host_selects_nothing() {
         ("127.0.0.1", &one.digest),
     ] {
         let answer = bench.get("/v2/team/app/manifests/1").host(host).send().await;
-        assert!(
-            answer.status != 200 || &answer.digest == expected,
-            "{host}: {answer:?}"
-        );
+        assert!(answer.status != 200 || &answer.digest == expected, "{host}: {answer:?}");
         for name in ["x-forwarded-host", "x-original-host", "x-host", "forwarded"] {
-            let value = if name == "forwarded" {
-                format!("host={host}")
-            } else {
-                host.to_owned()
-            };
+            let value = if name == "forwarded" { format!("host={host}") } else { host.to_owned() };
             let answer = bench
                 .get("/v2/team/app/manifests/1")
                 .host("mirror.example.com")
                 .header(name, value)
                 .send()
                 .await;
-            assert_eq!(
-                (answer.status, &answer.digest),
-                (200, &one.digest),
-                "{name}: {host}"
-            );
+            assert_eq!((answer.status, &answer.digest), (200, &one.digest), "{name}: {host}");
         }
     }
 }

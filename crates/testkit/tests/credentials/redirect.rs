@@ -17,16 +17,10 @@ fn calls(image: &Image) -> Vec<(String, Reply)> {
     let list = json!({"name": "team/app", "tags": ["1"]});
     let index = Image::index(std::slice::from_ref(image));
     vec![
-        (
-            "manifests/latest".to_owned(),
-            Reply::manifest(&image.manifest, media::MANIFEST),
-        ),
+        ("manifests/latest".to_owned(), Reply::manifest(&image.manifest, media::MANIFEST)),
         (format!("blobs/{}", image.layer_digests[0]), Reply::ok(body)),
         ("tags/list".to_owned(), Reply::json(200, &list)),
-        (
-            format!("referrers/{}", image.digest),
-            Reply::ok(index).header("content-type", media::INDEX),
-        ),
+        (format!("referrers/{}", image.digest), Reply::ok(index).header("content-type", media::INDEX)),
     ]
 }
 
@@ -78,16 +72,9 @@ async fn t_cr2_there_and_back_again() {
         (!open).then(|| Reply::oci_error(401, "X").header("www-authenticate", "Basic realm=\"x\""))
     });
     let path = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
-    bench
-        .upstream
-        .on(Method::Get, &path)
-        .reply(Reply::redirect(307, format!("{}/there", cdn.url())));
-    cdn.on(Method::Get, "/there")
-        .reply(Reply::redirect(307, format!("{}/back", bench.upstream.url())));
-    bench
-        .upstream
-        .on(Method::Get, "/back")
-        .reply(Reply::ok(image.layers[0].clone()));
+    bench.upstream.on(Method::Get, &path).reply(Reply::redirect(307, format!("{}/there", cdn.url())));
+    cdn.on(Method::Get, "/there").reply(Reply::redirect(307, format!("{}/back", bench.upstream.url())));
+    bench.upstream.on(Method::Get, "/back").reply(Reply::ok(image.layers[0].clone()));
     assert_eq!(bench.get(&path).send().await.digest, image.layer_digests[0]);
     for request in cdn.requests().iter().chain(&bench.upstream.requests()) {
         if request.path != path {
@@ -103,19 +90,13 @@ async fn t_ss4_a_token_service_that_redirects() {
     let setup = with_account(Bench::setup()).source("blob_hosts", format!("[\"{}\"]", other.host()));
     let bench = watch(setup.start());
     let realm = format!("{}/token", bench.upstream.url());
-    bench
-        .upstream
-        .on(Method::Any, "/v2/*")
-        .reply(Reply::challenge(&realm, "s", "x"));
+    bench.upstream.on(Method::Any, "/v2/*").reply(Reply::challenge(&realm, "s", "x"));
     for status in STATUSES {
         bench
             .upstream
             .on(Method::Any, "/token")
             .reply(Reply::redirect(status, format!("{}/token", other.url())));
-        let answer = bench
-            .get(format!("/v2/team/app{status}/manifests/1"))
-            .send()
-            .await;
+        let answer = bench.get(format!("/v2/team/app{status}/manifests/1")).send().await;
         assert_eq!(answer.status, 502, "{answer:?}");
     }
     assert_eq!(other.connections(), 0);
@@ -128,9 +109,7 @@ async fn t_ss1_hosts_that_are_not_declared_are_not_connected_to() {
     let cdn = Upstream::start_on([127, 0, 0, 2]);
     let evil = Upstream::start_on([127, 0, 0, 9]).lenient();
     let port = evil.address().port();
-    let bench = Bench::setup()
-        .source("blob_hosts", format!("[\"{}\"]", cdn.host()))
-        .start();
+    let bench = Bench::setup().source("blob_hosts", format!("[\"{}\"]", cdn.host())).start();
     let targets = [
         format!("{}/x", evil.url()),
         format!("//{}/x", evil.host()),
@@ -152,10 +131,7 @@ async fn t_ss1_hosts_that_are_not_declared_are_not_connected_to() {
     for (n, target) in targets.iter().enumerate() {
         for (tail, _) in calls(&image) {
             let path = format!("/v2/team/app{n}/{tail}");
-            bench
-                .upstream
-                .on(Method::Get, &path)
-                .reply(Reply::redirect(307, target));
+            bench.upstream.on(Method::Get, &path).reply(Reply::redirect(307, target));
             let answer = bench.get(&path).send().await;
             assert_eq!(answer.status, 502, "{target:.80} {tail}: {answer:?}");
             assert!(
@@ -165,12 +141,8 @@ async fn t_ss1_hosts_that_are_not_declared_are_not_connected_to() {
         }
         // From the declared host on.
         let path = format!("/v2/team/second{n}/blobs/{}", image.layer_digests[0]);
-        bench
-            .upstream
-            .on(Method::Get, &path)
-            .reply(Reply::redirect(307, format!("{}/hop{n}", cdn.url())));
-        cdn.on(Method::Get, format!("/hop{n}"))
-            .reply(Reply::redirect(302, target));
+        bench.upstream.on(Method::Get, &path).reply(Reply::redirect(307, format!("{}/hop{n}", cdn.url())));
+        cdn.on(Method::Get, format!("/hop{n}")).reply(Reply::redirect(302, target));
         let answer = bench.get(&path).send().await;
         assert_eq!(answer.status, 502, "{target:.80}: {answer:?}");
     }
@@ -185,33 +157,19 @@ async fn t_ss1_five_hops() {
     let body = Body::from(Pattern::new(4, 10_000));
     let path = format!("/v2/team/app/blobs/{}", body.sha256());
     for (hops, status) in [(5, 200), (6, 502)] {
-        bench
-            .upstream
-            .on(Method::Get, &path)
-            .reply(Reply::redirect(307, format!("/hop/{hops}/1")));
+        bench.upstream.on(Method::Get, &path).reply(Reply::redirect(307, format!("/hop/{hops}/1")));
         let whole = body.clone();
-        bench
-            .upstream
-            .on(Method::Get, format!("/hop/{hops}/*"))
-            .reply_with(move |request| {
-                let n: usize = request
-                    .path
-                    .rsplit('/')
-                    .next()
-                    .and_then(|n| n.parse().ok())
-                    .unwrap_or(0);
-                if n == hops {
-                    Reply::ok(whole.clone())
-                } else {
-                    Reply::redirect(307, format!("/hop/{hops}/{}", n + 1))
-                }
-            });
+        bench.upstream.on(Method::Get, format!("/hop/{hops}/*")).reply_with(move |request| {
+            let n: usize = request.path.rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            if n == hops {
+                Reply::ok(whole.clone())
+            } else {
+                Reply::redirect(307, format!("/hop/{hops}/{}", n + 1))
+            }
+        });
         // Another repository each time, so that nothing is held.
         let path = path.replace("team/app", &format!("team/hops{hops}"));
-        bench
-            .upstream
-            .on(Method::Any, &path)
-            .reply(Reply::redirect(307, format!("/hop/{hops}/1")));
+        bench.upstream.on(Method::Any, &path).reply(Reply::redirect(307, format!("/hop/{hops}/1")));
         if hops == 6 {
             // Held for another repository, it would only be asked for by HEAD.
             bench
@@ -224,13 +182,10 @@ async fn t_ss1_five_hops() {
     }
     // For ever round.
     let turns = AtomicUsize::new(0);
-    bench
-        .upstream
-        .on(Method::Any, "/v2/team/round/*")
-        .reply_with(move |_| {
-            turns.fetch_add(1, Ordering::Relaxed);
-            Reply::redirect(308, "/v2/team/round/manifests/1")
-        });
+    bench.upstream.on(Method::Any, "/v2/team/round/*").reply_with(move |_| {
+        turns.fetch_add(1, Ordering::Relaxed);
+        Reply::redirect(308, "/v2/team/round/manifests/1")
+    });
     assert_eq!(bench.get("/v2/team/round/manifests/1").send().await.status, 502);
     assert_eq!(bench.upstream.count(Method::Get, "/v2/team/round/manifests/1"), 6);
 }
@@ -251,12 +206,7 @@ impl Tls {
                 "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=127.0.0.1"
                     .split(' '),
             )
-            .args([
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-addext",
-                "basicConstraints=critical,CA:FALSE",
-            ])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
             .stderr(Stdio::null())
             .status()
             .expect("openssl runs");
@@ -267,9 +217,7 @@ impl Tls {
             .port();
         let child = Command::new("openssl")
             .current_dir(files.path())
-            .args([
-                "s_server", "-HTTP", "-cert", "cert.pem", "-key", "key.pem", "-accept",
-            ])
+            .args(["s_server", "-HTTP", "-cert", "cert.pem", "-key", "key.pem", "-accept"])
             .arg(format!("127.0.0.1:{port}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -281,11 +229,7 @@ impl Tls {
             assert!(start.elapsed() < Duration::from_secs(10), "openssl listens");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self {
-            child,
-            url: format!("https://127.0.0.1:{port}"),
-            files,
-        }
+        Self { child, url: format!("https://127.0.0.1:{port}"), files }
     }
 
     fn serve(&self, path: &str, message: &[u8]) {
@@ -316,22 +260,14 @@ async fn t_ss1_from_https_to_http_is_refused() {
         .and_source(
             "tls",
             &tls.url,
-            &[
-                ("insecure", "false"),
-                (
-                    "timeouts",
-                    "{ connect: \"5s\", first_byte: \"5s\", stall: \"5s\" }",
-                ),
-            ],
+            &[("insecure", "false"), ("timeouts", "{ connect: \"5s\", first_byte: \"5s\", stall: \"5s\" }")],
         )
         .start();
     // A certificate that nobody vouches for is told from a host that is not there, and not tried again.
     let answer = bench.get("/v2/stranger.test/team/app/manifests/1").send().await;
     assert_eq!(answer.status, 502);
     assert!(
-        answer
-            .header("cache-status")
-            .is_some_and(|status| status.ends_with("detail=upstream_tls")),
+        answer.header("cache-status").is_some_and(|status| status.ends_with("detail=upstream_tls")),
         "{answer:?}"
     );
     // The same server, without the redirect, is served: the certificate is not the reason.
@@ -344,20 +280,11 @@ async fn t_ss1_from_https_to_http_is_refused() {
     let good = [head.as_bytes(), &image.manifest].concat();
     tls.serve("/v2/team/app/manifests/good", &good);
     let answer = bench.get("/v2/tls.test/team/app/manifests/good").send().await;
-    assert_eq!(
-        (answer.status, &answer.digest),
-        (200, &image.digest),
-        "{answer:?}"
-    );
+    assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{answer:?}");
 
     let own = tls.url.replace("https", "http");
-    for (n, location) in [
-        format!("{}/x", plain.url()),
-        format!("{own}/v2/x"),
-        format!("{own}/"),
-    ]
-    .iter()
-    .enumerate()
+    for (n, location) in
+        [format!("{}/x", plain.url()), format!("{own}/v2/x"), format!("{own}/")].iter().enumerate()
     {
         let redirect = format!(
             "HTTP/1.1 307 Temporary Redirect\r\nlocation: {location}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"

@@ -9,11 +9,7 @@ use crate::common::Bench;
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az9_known_clients_do_not_write_either() {
     let bench = watch(
-        Bench::setup()
-            .source("auth", auth())
-            .source("public", "[\"**\"]")
-            .proxy("access", access())
-            .start(),
+        Bench::setup().source("auth", auth()).source("public", "[\"**\"]").proxy("access", access()).start(),
     );
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "latest", &image);
@@ -23,9 +19,7 @@ async fn t_az9_known_clients_do_not_write_either() {
     }
     bench
         .mirror
-        .wait_until(Duration::from_secs(5), "both are stored", |mirror| {
-            mirror.stored_files().len() == 2
-        });
+        .wait_until(Duration::from_secs(5), "both are stored", |mirror| mirror.stored_files().len() == 2);
     let held = bench.mirror.store_hash();
     let asked = bench.upstream.requests().len();
     let digest = sha256(b"x");
@@ -35,10 +29,7 @@ async fn t_az9_known_clients_do_not_write_either() {
         format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
         "/v2/team/app/blobs/uploads/".to_owned(),
         "/v2/team/app/blobs/uploads/1234".to_owned(),
-        format!(
-            "/v2/team/app/blobs/uploads/?mount={}&from=team/secret",
-            image.layer_digests[0]
-        ),
+        format!("/v2/team/app/blobs/uploads/?mount={}&from=team/secret", image.layer_digests[0]),
         format!("/v2/team/app/blobs/uploads/?digest={digest}"),
         "/v2/team/app/tags/list".to_owned(),
         format!("/v2/team/app/referrers/{digest}"),
@@ -65,10 +56,7 @@ async fn t_az9_known_clients_do_not_write_either() {
             .basic(&client_basic())
             .send()
             .await;
-        assert!(
-            matches!(answer.status, 200 | 404 | 405 | 502),
-            "{path}: {answer:?}"
-        );
+        assert!(matches!(answer.status, 200 | 404 | 405 | 502), "{path}: {answer:?}");
     }
     let wrote = bench
         .upstream

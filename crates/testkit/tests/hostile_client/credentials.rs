@@ -19,25 +19,16 @@ async fn closed_bench(image: &Image) -> Bench {
     bench.mirror.canary(PASSWORD);
     bench.mirror.canary(STANDARD.encode(format!("ci:{PASSWORD}")));
     bench.upstream.serve_image("team/app", "1", image);
-    for path in [
-        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
-        "/v2/team/app/manifests/1".into(),
-    ] {
-        let warm = bench
-            .get(&path)
-            .header("authorization", basic(&format!("ci:{PASSWORD}")))
-            .send()
-            .await;
+    for path in [format!("/v2/team/app/blobs/{}", image.layer_digests[0]), "/v2/team/app/manifests/1".into()]
+    {
+        let warm = bench.get(&path).header("authorization", basic(&format!("ci:{PASSWORD}"))).send().await;
         assert_eq!(warm.status, 200, "{warm:?}");
     }
     bench
 }
 
 fn assert_shut_out(answer: &Response, image: &Image, what: &str) {
-    assert!(
-        matches!(answer.status, 400 | 401 | 404 | 405 | 414 | 431),
-        "{what}: {answer:?}"
-    );
+    assert!(matches!(answer.status, 400 | 401 | 404 | 405 | 414 | 431), "{what}: {answer:?}");
     assert_ne!(answer.digest, image.digest, "{what}");
     assert_ne!(answer.digest, image.layer_digests[0], "{what}");
 }
@@ -54,16 +45,9 @@ async fn t_hc4_no_spelling_gets_past_the_door() {
     for path in [&manifest, &blob, &escaped] {
         let get = bench.get(path).send().await;
         let head = bench.head(path).send().await;
-        assert_eq!(
-            (get.status, head.status),
-            (401, 401),
-            "the same verdict for GET and HEAD"
-        );
+        assert_eq!((get.status, head.status), (401, 401), "the same verdict for GET and HEAD");
         let challenge = get.header("www-authenticate").unwrap_or_default();
-        assert!(
-            challenge.contains(&bench.mirror.url()),
-            "our own realm: {challenge}"
-        );
+        assert!(challenge.contains(&bench.mirror.url()), "our own realm: {challenge}");
         assert_eq!(get.error_code(), "UNAUTHORIZED");
     }
     let spellings = [
@@ -92,11 +76,7 @@ async fn t_hc4_no_spelling_gets_past_the_door() {
             }
         }
     }
-    assert_eq!(
-        bench.upstream.requests().len(),
-        asked,
-        "strangers cost no request upstream"
-    );
+    assert_eq!(bench.upstream.requests().len(), asked, "strangers cost no request upstream");
 }
 
 /// T-HC4: credentials of odd form are no credentials, and do not make the mirror stumble.
@@ -141,28 +121,16 @@ async fn t_hc4_credentials_of_odd_form() {
             }
         }
     }
-    for (first, second) in [
-        (good.as_str(), "Basic AAAA"),
-        ("Basic AAAA", good.as_str()),
-        (&good, &good),
-    ] {
-        let answer = bench
-            .get(manifest)
-            .header("authorization", first)
-            .header("authorization", second)
-            .send()
-            .await;
+    for (first, second) in [(good.as_str(), "Basic AAAA"), ("Basic AAAA", good.as_str()), (&good, &good)] {
+        let answer =
+            bench.get(manifest).header("authorization", first).header("authorization", second).send().await;
         assert_shut_out(&answer, &image, "two Authorization headers");
     }
     // The scheme is case-insensitive (RFC 9110 §11.1), and the same verdict goes for every spelling of it.
     for scheme in ["Basic", "basic", "BASIC", "bAsIc"] {
         let value = good.replacen("Basic", scheme, 1);
         for method in ["GET", "HEAD"] {
-            let answer = bench
-                .request(method, manifest)
-                .header("authorization", &value)
-                .send()
-                .await;
+            let answer = bench.request(method, manifest).header("authorization", &value).send().await;
             assert_eq!(answer.status, 200, "{scheme}: {answer:?}");
         }
     }

@@ -39,11 +39,7 @@ async fn t_bi3_bad_digests_in_the_path() {
             let answer = bench.get(format!("/v2/team/app/{route}/{digest}")).send().await;
             assert_error(&answer, 400, "DIGEST_INVALID");
             assert_eq!(
-                bench
-                    .head(format!("/v2/team/app/{route}/{digest}"))
-                    .send()
-                    .await
-                    .status,
+                bench.head(format!("/v2/team/app/{route}/{digest}")).send().await.status,
                 400,
                 "{route} {digest:.90}"
             );
@@ -61,17 +57,10 @@ async fn t_bi3_bad_digests_in_the_path() {
     }
     // Digits that are none in ASCII, escaped and bare.
     for digit in ["%D9%A1", "\u{661}", "%EF%BC%91"] {
-        let answer = bench
-            .get(format!("/v2/team/app/blobs/sha256:{digit}{}", &HEX[1..]))
-            .send()
-            .await;
+        let answer = bench.get(format!("/v2/team/app/blobs/sha256:{digit}{}", &HEX[1..])).send().await;
         assert_eq!(answer.status, 400, "{answer:?}");
     }
-    assert!(
-        bench.upstream.requests().is_empty(),
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert!(bench.upstream.requests().is_empty(), "{:?}", bench.upstream.summary());
 }
 
 /// T-BI3
@@ -109,9 +98,7 @@ async fn t_bi3_bad_digests_in_descriptors() {
         ] {
             tag += 1;
             let bytes = document.to_string().into_bytes();
-            bench
-                .upstream
-                .serve_manifest("team/app", &format!("t{tag}"), &bytes, media_type);
+            bench.upstream.serve_manifest("team/app", &format!("t{tag}"), &bytes, media_type);
             let answer = bench.get(format!("/v2/team/app/manifests/t{tag}")).send().await;
             assert_eq!(answer.status, 502, "{digest:.90}: {answer:?}");
             assert_eq!(answer.error_code(), "MANIFEST_INVALID", "{digest:.90}");
@@ -138,20 +125,13 @@ async fn t_bi3_sha512_is_all_or_nothing() {
     .into_bytes();
     let manifest_digest = sha512(&manifest);
     for reference in ["1", manifest_digest.as_str()] {
-        let reply = Reply::manifest(&manifest, media::MANIFEST)
-            .without("docker-content-digest")
-            .without("etag");
+        let reply =
+            Reply::manifest(&manifest, media::MANIFEST).without("docker-content-digest").without("etag");
         let reply = reply.header("docker-content-digest", &manifest_digest);
-        bench
-            .upstream
-            .on(Method::Read, format!("/v2/team/app/manifests/{reference}"))
-            .reply(reply);
+        bench.upstream.on(Method::Read, format!("/v2/team/app/manifests/{reference}")).reply(reply);
     }
     let blob = bench.get(format!("/v2/team/app/blobs/{digest}")).send().await;
-    let by_digest = bench
-        .get(format!("/v2/team/app/manifests/{manifest_digest}"))
-        .send()
-        .await;
+    let by_digest = bench.get(format!("/v2/team/app/manifests/{manifest_digest}")).send().await;
     assert_eq!(
         blob.status, by_digest.status,
         "the same verdict for blobs and manifests: {blob:?} {by_digest:?}"
@@ -160,35 +140,15 @@ async fn t_bi3_sha512_is_all_or_nothing() {
         assert_error(&blob, 400, "DIGEST_INVALID");
         return;
     }
-    assert_eq!(
-        (blob.status, blob.clean_end, blob.body == bytes),
-        (200, true, true),
-        "{blob:?}"
-    );
-    assert_eq!(
-        (by_digest.status, by_digest.body == manifest),
-        (200, true),
-        "{by_digest:?}"
-    );
-    assert_eq!(
-        by_digest.header("docker-content-digest"),
-        Some(manifest_digest.as_str())
-    );
+    assert_eq!((blob.status, blob.clean_end, blob.body == bytes), (200, true, true), "{blob:?}");
+    assert_eq!((by_digest.status, by_digest.body == manifest), (200, true), "{by_digest:?}");
+    assert_eq!(by_digest.header("docker-content-digest"), Some(manifest_digest.as_str()));
     let by_tag = bench.get("/v2/team/app/manifests/1").send().await;
-    assert_eq!(
-        (by_tag.status, by_tag.body == manifest),
-        (200, true),
-        "{by_tag:?}"
-    );
+    assert_eq!((by_tag.status, by_tag.body == manifest), (200, true), "{by_tag:?}");
     // Warm, and never believed without a look: another blob under a SHA-512 digest is refused.
     let warm = bench.get(format!("/v2/team/app/blobs/{digest}")).send().await;
     assert_eq!((warm.status, warm.body == bytes), (200, true));
     let wrong = sha512(b"something else");
     bench.upstream.serve_blob_as("team/app", &wrong, "not that");
-    crate::common::assert_refused(
-        &bench
-            .get(format!("/v2/team/app/blobs/{wrong}"))
-            .send_or_broken()
-            .await,
-    );
+    crate::common::assert_refused(&bench.get(format!("/v2/team/app/blobs/{wrong}")).send_or_broken().await);
 }

@@ -10,13 +10,8 @@ use crate::common::Bench;
 const QUIET: Duration = Duration::from_secs(3);
 
 async fn send(bench: &Bench, text: &str) -> Raw {
-    raw(
-        bench.mirror.address(),
-        text.replace("HOST", &bench.mirror.address().to_string())
-            .as_bytes(),
-        QUIET,
-    )
-    .await
+    raw(bench.mirror.address(), text.replace("HOST", &bench.mirror.address().to_string()).as_bytes(), QUIET)
+        .await
 }
 
 /// T-HC1
@@ -47,16 +42,8 @@ async fn t_hc1_forms_of_a_request_that_are_not_for_us() {
     ] {
         let answer = send(&bench, text).await;
         let statuses = answer.statuses();
-        assert!(
-            statuses.len() == 1 && matches!(statuses[0], 400 | 405 | 505),
-            "{text:?}: {}",
-            answer.text()
-        );
-        assert!(
-            answer.closed,
-            "{text:?} leaves the connection open: {}",
-            answer.text()
-        );
+        assert!(statuses.len() == 1 && matches!(statuses[0], 400 | 405 | 505), "{text:?}: {}", answer.text());
+        assert!(answer.closed, "{text:?} leaves the connection open: {}", answer.text());
     }
     assert_eq!(bench.upstream.connections(), 0);
 }
@@ -65,11 +52,8 @@ async fn t_hc1_forms_of_a_request_that_are_not_for_us() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_hc1_a_preface_with_something_else_behind_it() {
     let bench = Bench::new();
-    let answer = send(
-        &bench,
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET /v2/ HTTP/1.1\r\nHost: HOST\r\n\r\n",
-    )
-    .await;
+    let answer =
+        send(&bench, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET /v2/ HTTP/1.1\r\nHost: HOST\r\n\r\n").await;
     assert!(!answer.text().contains("HTTP/1.1 200"), "{}", answer.text());
     assert!(answer.closed);
     let answer = send(&bench, "PRI * HTTP/2.0\r\nHost: HOST\r\n\r\n").await;
@@ -108,20 +92,11 @@ async fn t_hc2_hosts_that_are_none() {
     ] {
         let answer = send(&bench, &format!("GET /v2/ HTTP/1.1\r\n{lines}\r\n")).await;
         let statuses = answer.statuses();
-        assert!(
-            statuses.len() == 1 && matches!(statuses[0], 400 | 421),
-            "{lines:?}: {}",
-            answer.text()
-        );
+        assert!(statuses.len() == 1 && matches!(statuses[0], 400 | 421), "{lines:?}: {}", answer.text());
         let (head, body) = &answer.responses()[0];
         // What is refused before it is a request at all may have no body; ours are in the registry's words.
         if !body.is_empty() {
-            assert_eq!(
-                head.header("content-type"),
-                Some("application/json"),
-                "{lines:?}: {}",
-                answer.text()
-            );
+            assert_eq!(head.header("content-type"), Some("application/json"), "{lines:?}: {}", answer.text());
         }
     }
     assert_eq!(bench.upstream.connections(), 0);
@@ -132,14 +107,8 @@ async fn t_hc2_hosts_that_are_none() {
 async fn t_hc2_authority_and_host_disagree() {
     let bench = Bench::new();
     let own = bench.mirror.address().to_string();
-    for (host, expected) in [
-        (None, 200),
-        (Some(own.as_str()), 200),
-        (Some("evil.example"), 400),
-    ] {
-        let socket = tokio::net::TcpStream::connect(bench.mirror.address())
-            .await
-            .expect("a connection");
+    for (host, expected) in [(None, 200), (Some(own.as_str()), 200), (Some("evil.example"), 400)] {
+        let socket = tokio::net::TcpStream::connect(bench.mirror.address()).await.expect("a connection");
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
                 .await
@@ -150,16 +119,8 @@ async fn t_hc2_authority_and_host_disagree() {
             request = request.header("host", host);
         }
         let request = request.body(Empty::<bytes::Bytes>::new()).expect("a request");
-        let status = sender
-            .send_request(request)
-            .await
-            .expect("an answer")
-            .status()
-            .as_u16();
-        assert!(
-            status == expected || (expected == 400 && status == 421),
-            "{host:?}: {status}"
-        );
+        let status = sender.send_request(request).await.expect("an answer").status().as_u16();
+        assert!(status == expected || (expected == 400 && status == 421), "{host:?}: {status}");
         driver.abort();
     }
 }

@@ -23,12 +23,7 @@ const NASTY: &[&str] = &[
 fn request_records(log: &str) -> Vec<Value> {
     log.lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line:?}")))
-        .filter(|record| {
-            record
-                .get("status")
-                .or(record.pointer("/fields/status"))
-                .is_some()
-        })
+        .filter(|record| record.get("status").or(record.pointer("/fields/status")).is_some())
         .collect()
 }
 
@@ -69,30 +64,13 @@ async fn t_hc9_one_escaped_record_for_each_request() {
         }
     }
     let records = || request_records(&bench.mirror.log()[begin..]);
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(5), "a record for each request", |_| {
-            records().len() >= sent
-        });
-    assert_eq!(
-        records().len(),
-        sent,
-        "one record each:\n{}",
-        &bench.mirror.log()[begin..]
-    );
+    bench.mirror.wait_until(Duration::from_secs(5), "a record for each request", |_| records().len() >= sent);
+    assert_eq!(records().len(), sent, "one record each:\n{}", &bench.mirror.log()[begin..]);
     let log = bench.mirror.log();
     for forbidden in ['\u{1b}', '\r', '\u{7}', '\u{202e}', '\u{2028}'] {
-        assert!(
-            !log[begin..].contains(forbidden),
-            "{forbidden:?} in the log:\n{}",
-            &log[begin..]
-        );
+        assert!(!log[begin..].contains(forbidden), "{forbidden:?} in the log:\n{}", &log[begin..]);
     }
-    assert!(
-        !records()
-            .iter()
-            .any(|record| record["level"] == "error" && record["msg"] == "forged")
-    );
+    assert!(!records().iter().any(|record| record["level"] == "error" && record["msg"] == "forged"));
     let _ = bench.upstream.take_unexpected();
 }
 
@@ -100,14 +78,7 @@ async fn t_hc9_one_escaped_record_for_each_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_hc9_metrics_do_not_grow_with_what_clients_invent() {
     let bench = Bench::setup_over(entrepot_testkit::script::Upstream::start().lenient()).start();
-    let series = |bench: &Bench| {
-        bench
-            .mirror
-            .metrics()
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .count()
-    };
+    let series = |bench: &Bench| bench.mirror.metrics().lines().filter(|line| !line.starts_with('#')).count();
     let ask = async |i: usize| {
         let repository = format!("invented/name-{i}");
         bench
@@ -115,24 +86,11 @@ async fn t_hc9_metrics_do_not_grow_with_what_clients_invent() {
             .header("user-agent", format!("agent-{i}"))
             .send()
             .await;
-        bench
-            .head(format!("/v2/{repository}/tags/list?n={i}"))
-            .send()
-            .await;
-        bench
-            .get(format!("/v2/host-{i}.example/app/manifests/1"))
-            .send()
-            .await;
-        bench
-            .get(format!("/v2/{repository}/manifests/1?ns=host-{i}.example"))
-            .send()
-            .await;
+        bench.head(format!("/v2/{repository}/tags/list?n={i}")).send().await;
+        bench.get(format!("/v2/host-{i}.example/app/manifests/1")).send().await;
+        bench.get(format!("/v2/{repository}/manifests/1?ns=host-{i}.example")).send().await;
         bench.request(&format!("METHOD{i}"), "/v2/").send().await;
-        bench
-            .get(format!("/invented/{i}"))
-            .host(&format!("host-{i}.example"))
-            .send()
-            .await;
+        bench.get(format!("/invented/{i}")).host(&format!("host-{i}.example")).send().await;
     };
     ask(0).await;
     ask(1).await;

@@ -22,10 +22,7 @@ async fn t_hc10_t_az9_nothing_can_be_changed() {
         blob.clone(),
         "/v2/team/app/blobs/uploads/".to_owned(),
         "/v2/team/app/blobs/uploads/123e4567-e89b-12d3-a456-426614174000".to_owned(),
-        format!(
-            "/v2/team/app/blobs/uploads/?mount={}&from=other/app",
-            image.layer_digests[0]
-        ),
+        format!("/v2/team/app/blobs/uploads/?mount={}&from=other/app", image.layer_digests[0]),
         "/v2/team/app/tags/list".to_owned(),
         format!("/v2/team/app/referrers/{}", image.digest),
         "/v2/up.test/team/app/manifests/1".to_owned(),
@@ -33,12 +30,9 @@ async fn t_hc10_t_az9_nothing_can_be_changed() {
     ];
     for route in &routes {
         for method in ["PUT", "POST", "PATCH", "DELETE"] {
-            for override_header in [
-                None,
-                Some("x-http-method-override"),
-                Some("x-http-method"),
-                Some("x-method-override"),
-            ] {
+            for override_header in
+                [None, Some("x-http-method-override"), Some("x-http-method"), Some("x-method-override")]
+            {
                 for body in ["", "{\"schemaVersion\":2}"] {
                     let mut call = bench.request(method, route).body(body);
                     if let Some(name) = override_header {
@@ -54,11 +48,7 @@ async fn t_hc10_t_az9_nothing_can_be_changed() {
     // What asks to be another method stays what it is.
     for route in ["/v2/team/app/manifests/1", blob.as_str()] {
         for method in ["DELETE", "PUT"] {
-            let by_header = bench
-                .get(route)
-                .header("x-http-method-override", method)
-                .send()
-                .await;
+            let by_header = bench.get(route).header("x-http-method-override", method).send().await;
             let mark = if route.contains('?') { '&' } else { '?' };
             let by_query = bench.get(format!("{route}{mark}_method={method}")).send().await;
             assert_eq!((by_header.status, by_query.status), (200, 200), "{route}");

@@ -171,22 +171,14 @@ async fn t_bi4_names_tags_and_paths_that_are_none() {
         paths.push(format!("/v2/{name}/referrers/{digest}"));
         paths.push(format!("/v2/up.test/{name}/manifests/1"));
     }
-    paths.extend(
-        bad_tags()
-            .into_iter()
-            .map(|tag| format!("/v2/team/app/manifests/{tag}")),
-    );
+    paths.extend(bad_tags().into_iter().map(|tag| format!("/v2/team/app/manifests/{tag}")));
     for path in paths {
         // What no URI may hold is refused before it is a request, without a body.
-        let no_uri = !path
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%?".contains(&byte));
+        let no_uri =
+            !path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%?".contains(&byte));
         for method in ["GET", "HEAD"] {
             let answer = bench.request(method, &path).send().await;
-            assert!(
-                matches!(answer.status, 400 | 404),
-                "{method} {path:.120}: {answer:?}"
-            );
+            assert!(matches!(answer.status, 400 | 404), "{method} {path:.120}: {answer:?}");
             if method == "GET" && !(answer.body.is_empty() && no_uri) {
                 assert!(!answer.error_code().is_empty(), "{path:.120}");
             }
@@ -219,20 +211,9 @@ async fn t_bi4_odd_names_that_are_good() {
     ] {
         bench.upstream.serve_image(name, "1", &image);
         let answer = bench.get(format!("/v2/{name}/manifests/1")).send().await;
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &image.digest),
-            "{name}: {answer:?}"
-        );
-        let answer = bench
-            .get(format!("/v2/{name}/blobs/{}", image.layer_digests[0]))
-            .send()
-            .await;
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &image.layer_digests[0]),
-            "{name}: {answer:?}"
-        );
+        assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{name}: {answer:?}");
+        let answer = bench.get(format!("/v2/{name}/blobs/{}", image.layer_digests[0])).send().await;
+        assert_eq!((answer.status, &answer.digest), (200, &image.layer_digests[0]), "{name}: {answer:?}");
     }
 }
 
@@ -263,10 +244,8 @@ impl Trace {
             .expect("strace starts");
         // It follows the process once /proc says so.
         let status = format!("/proc/{}/status", bench.mirror.pid());
-        let traced = |text: &str| {
-            text.lines()
-                .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-        };
+        let traced =
+            |text: &str| text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"));
         let mut attached = false;
         for _ in 0..200 {
             attached = std::fs::read_to_string(&status).is_ok_and(|text| traced(&text));
@@ -278,10 +257,7 @@ impl Trace {
         if !attached {
             let _ = child.kill();
             let output = child.wait_with_output().expect("what strace said");
-            panic!(
-                "strace does not attach: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            panic!("strace does not attach: {}", String::from_utf8_lossy(&output.stderr));
         }
         Self { child, file }
     }
@@ -292,29 +268,15 @@ impl Trace {
         assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
         let _ = self.child.wait();
         let trace = std::fs::read_to_string(self.file.path()).expect("what strace wrote");
-        let home = bench
-            .mirror
-            .config_file()
-            .parent()
-            .expect("the mirror's directory")
-            .to_owned();
+        let home = bench.mirror.config_file().parent().expect("the mirror's directory").to_owned();
         // The resolver, the allocator and the runtime read about the machine; none of that depends on a request.
-        const MACHINE: &[&str] = &[
-            "/proc/",
-            "/sys/",
-            "/etc/resolv.conf",
-            "/etc/hosts",
-            "/etc/nsswitch.conf",
-            "/etc/localtime",
-        ];
+        const MACHINE: &[&str] =
+            &["/proc/", "/sys/", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime"];
         for line in trace.lines() {
             for path in line.split('"').skip(1).step_by(2) {
                 let inside = path.starts_with(&*home.to_string_lossy()) || !path.starts_with('/');
                 let machine = MACHINE.iter().any(|start| path.starts_with(start));
-                assert!(
-                    (inside && !path.contains("..")) || machine,
-                    "a path outside the store: {line}"
-                );
+                assert!((inside && !path.contains("..")) || machine, "a path outside the store: {line}");
             }
         }
     }

@@ -9,15 +9,9 @@ const TAGS: &str = "/v2/team/app/tags/list";
 fn serve_tags(bench: &Bench) {
     bench.upstream.on(Method::Get, TAGS).reply_with(|request| {
         let last = request.query_param("last").unwrap_or_default();
-        let n = request
-            .query_param("n")
-            .and_then(|text| text.parse::<usize>().ok())
-            .unwrap_or(100)
-            .min(1000);
-        let tags: Vec<String> = (0..3000)
-            .map(|i| format!("v{i:04}"))
-            .filter(|tag| tag.as_str() > last.as_str())
-            .collect();
+        let n = request.query_param("n").and_then(|text| text.parse::<usize>().ok()).unwrap_or(100).min(1000);
+        let tags: Vec<String> =
+            (0..3000).map(|i| format!("v{i:04}")).filter(|tag| tag.as_str() > last.as_str()).collect();
         let page: Vec<&String> = tags.iter().take(n).collect();
         let reply = Reply::json(200, &json!({"name": "team/app", "tags": page}));
         match page.last() {
@@ -126,10 +120,7 @@ async fn t_hc6_every_page_once() {
         );
         let Some(link) = answer.header("link") else { break };
         let target = link.split(['<', '>']).nth(1).expect("a target in the link");
-        path = target
-            .strip_prefix(&bench.mirror.url())
-            .unwrap_or(target)
-            .to_owned();
+        path = target.strip_prefix(&bench.mirror.url()).unwrap_or(target).to_owned();
         assert!(path.starts_with(TAGS), "{link}");
     }
     assert_eq!(all, (0..3000).map(|i| format!("v{i:04}")).collect::<Vec<_>>());

@@ -16,10 +16,7 @@ enum Due {
 
 fn corpus() -> Vec<(String, Due)> {
     use Due::{Nothing, Part, Whole, WholeOrNothing};
-    let many = (0..1000)
-        .map(|i| format!("{}-{}", i * 2, i * 2))
-        .collect::<Vec<_>>()
-        .join(",");
+    let many = (0..1000).map(|i| format!("{}-{}", i * 2, i * 2)).collect::<Vec<_>>().join(",");
     let same = vec!["0-"; 1000].join(",");
     let table = [
         ("bytes=0-", Part(0, SIZE)),
@@ -55,10 +52,7 @@ fn corpus() -> Vec<(String, Due)> {
         ("bytes=0-50000,25000-75000", WholeOrNothing),
         (many.as_str(), Whole),
     ];
-    let mut cases: Vec<_> = table
-        .iter()
-        .map(|(value, due)| ((*value).to_owned(), *due))
-        .collect();
+    let mut cases: Vec<_> = table.iter().map(|(value, due)| ((*value).to_owned(), *due)).collect();
     cases.push((format!("bytes={many}"), WholeOrNothing));
     cases.push((format!("bytes={same}"), WholeOrNothing));
     cases
@@ -110,47 +104,17 @@ async fn t_hc5_if_range() {
     let body = Body::from(Pattern::new(77, SIZE));
     let digest = bench.upstream.serve_blob("team/app", body.clone());
     let path = format!("/v2/team/app/blobs/{digest}");
-    let etag = bench
-        .get(&path)
-        .send()
-        .await
-        .header("etag")
-        .expect("a blob has an ETag")
-        .to_owned();
-    let part = bench
-        .get(&path)
-        .range("bytes=10-19")
-        .header("if-range", &etag)
-        .send()
-        .await;
+    let etag = bench.get(&path).send().await.header("etag").expect("a blob has an ETag").to_owned();
+    let part = bench.get(&path).range("bytes=10-19").header("if-range", &etag).send().await;
     assert_eq!((part.status, part.body), (206, body.slice(10..20)));
-    for stale in [
-        "\"other\"",
-        "W/\"weak\"",
-        &format!("W/{etag}"),
-        "Wed, 21 Oct 2015 07:28:00 GMT",
-        "nonsense",
-        "",
-    ] {
-        let answer = bench
-            .get(&path)
-            .range("bytes=10-19")
-            .header("if-range", stale)
-            .send()
-            .await;
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &digest),
-            "If-Range: {stale}"
-        );
+    for stale in
+        ["\"other\"", "W/\"weak\"", &format!("W/{etag}"), "Wed, 21 Oct 2015 07:28:00 GMT", "nonsense", ""]
+    {
+        let answer = bench.get(&path).range("bytes=10-19").header("if-range", stale).send().await;
+        assert_eq!((answer.status, &answer.digest), (200, &digest), "If-Range: {stale}");
     }
     // Of what does not exist there is no range, stale or not.
-    let past = bench
-        .get(&path)
-        .range("bytes=100000-")
-        .header("if-range", &etag)
-        .send()
-        .await;
+    let past = bench.get(&path).range("bytes=100000-").header("if-range", &etag).send().await;
     assert_eq!(past.status, 416);
 }
 
@@ -163,20 +127,12 @@ async fn t_hc5_ranges_where_there_are_none() {
     for _ in ["cold", "warm"] {
         for range in ["bytes=0-9", "bytes=999999-", "bytes=-0", "bytes=5-2"] {
             let manifest = bench.get("/v2/team/app/manifests/1").range(range).send().await;
-            assert_eq!(
-                (manifest.status, &manifest.digest),
-                (200, &image.digest),
-                "{range}"
-            );
+            assert_eq!((manifest.status, &manifest.digest), (200, &image.digest), "{range}");
             assert_eq!(manifest.header("content-type"), Some(media::MANIFEST));
             let path = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
             let head = bench.head(&path).range(range).send().await;
             let size = image.layers[0].len().unwrap_or(0).to_string();
-            assert_eq!(
-                (head.status, head.header("content-length")),
-                (200, Some(size.as_str())),
-                "{range}"
-            );
+            assert_eq!((head.status, head.header("content-length")), (200, Some(size.as_str())), "{range}");
         }
     }
 }

@@ -18,55 +18,25 @@ fn corpus() -> Vec<(&'static str, String)> {
     let behind = format!("0\r\n\r\n{hidden}");
     let both = n + 5;
     let mut cases = vec![
-        (
-            "CL.TE",
-            format!("{start}Content-Length: {both}\r\nTransfer-Encoding: chunked\r\n\r\n{behind}"),
-        ),
-        (
-            "TE.CL",
-            format!("{start}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{chunk}"),
-        ),
-        (
-            "CL.0 on a hit",
-            format!("{start}Content-Length: {n}\r\n\r\n{hidden}"),
-        ),
-        (
-            "a chunked body on GET",
-            format!("{start}Transfer-Encoding: chunked\r\n\r\n{chunk}"),
-        ),
+        ("CL.TE", format!("{start}Content-Length: {both}\r\nTransfer-Encoding: chunked\r\n\r\n{behind}")),
+        ("TE.CL", format!("{start}Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n{chunk}")),
+        ("CL.0 on a hit", format!("{start}Content-Length: {n}\r\n\r\n{hidden}")),
+        ("a chunked body on GET", format!("{start}Transfer-Encoding: chunked\r\n\r\n{chunk}")),
         (
             "POST with a body",
             format!("POST TARGET HTTP/1.1\r\nHost: HOST\r\nContent-Length: {n}\r\n\r\n{hidden}"),
         ),
-        (
-            "two lengths",
-            format!("{start}Content-Length: 0\r\nContent-Length: {n}\r\n\r\n{hidden}"),
-        ),
-        (
-            "two lengths, turned",
-            format!("{start}Content-Length: {n}\r\nContent-Length: 0\r\n\r\n{hidden}"),
-        ),
+        ("two lengths", format!("{start}Content-Length: 0\r\nContent-Length: {n}\r\n\r\n{hidden}")),
+        ("two lengths, turned", format!("{start}Content-Length: {n}\r\nContent-Length: 0\r\n\r\n{hidden}")),
         (
             "HTTP/1.0 with chunks",
             format!("GET TARGET HTTP/1.0\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n{behind}"),
         ),
         ("a bare LF", format!("{start}X-A: b\n\n{hidden}")),
-        (
-            "only bare LF",
-            format!("GET TARGET HTTP/1.1\nHost: HOST\nContent-Length: 0\n\n{hidden}"),
-        ),
-        (
-            "a bare CR",
-            format!("{start}X-A: b\rContent-Length: {n}\r\n\r\n{hidden}"),
-        ),
-        (
-            "a folded length",
-            format!("{start}Content-Length:\r\n {n}\r\n\r\n{hidden}"),
-        ),
-        (
-            "a folded coding",
-            format!("{start}Transfer-Encoding:\r\n chunked\r\n\r\n{behind}"),
-        ),
+        ("only bare LF", format!("GET TARGET HTTP/1.1\nHost: HOST\nContent-Length: 0\n\n{hidden}")),
+        ("a bare CR", format!("{start}X-A: b\rContent-Length: {n}\r\n\r\n{hidden}")),
+        ("a folded length", format!("{start}Content-Length:\r\n {n}\r\n\r\n{hidden}")),
+        ("a folded coding", format!("{start}Transfer-Encoding:\r\n chunked\r\n\r\n{behind}")),
         (
             "a folded first line",
             format!("GET TARGET HTTP/1.1\r\n Host: HOST\r\nContent-Length: {n}\r\n\r\n{hidden}"),
@@ -88,48 +58,19 @@ fn corpus() -> Vec<(&'static str, String)> {
             "a chunk extension with a line break",
             format!("{start}Transfer-Encoding: chunked\r\n\r\n2;\n{n:x}\r\n{hidden}\r\n0\r\n\r\n"),
         ),
-        (
-            "a chunk that is negative",
-            format!("{start}Transfer-Encoding: chunked\r\n\r\n-1\r\n{hidden}"),
-        ),
-        (
-            "a chunk in 0x",
-            format!("{start}Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n{hidden}"),
-        ),
+        ("a chunk that is negative", format!("{start}Transfer-Encoding: chunked\r\n\r\n-1\r\n{hidden}")),
+        ("a chunk in 0x", format!("{start}Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n{hidden}")),
         (
             "a chunk of 2^64",
             format!("{start}Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{hidden}"),
         ),
-        (
-            "chunks ended by LF",
-            format!("{start}Transfer-Encoding: chunked\r\n\r\n0\n\n{hidden}"),
-        ),
-        (
-            "a NUL in the coding",
-            format!("{start}Transfer-Encoding: chunked\0\r\n\r\n{behind}"),
-        ),
-        (
-            "a coding in quotes",
-            format!("{start}Transfer-Encoding: \"chunked\"\r\n\r\n{behind}"),
-        ),
+        ("chunks ended by LF", format!("{start}Transfer-Encoding: chunked\r\n\r\n0\n\n{hidden}")),
+        ("a NUL in the coding", format!("{start}Transfer-Encoding: chunked\0\r\n\r\n{behind}")),
+        ("a coding in quotes", format!("{start}Transfer-Encoding: \"chunked\"\r\n\r\n{behind}")),
     ];
-    for length in [
-        "+5",
-        "5,5",
-        "5, 6",
-        "-1",
-        "0x5",
-        "5 5",
-        "5;",
-        "\"5\"",
-        "18446744073709551616",
-        "5e0",
-        "",
-    ] {
-        cases.push((
-            "a length of odd form",
-            format!("{start}Content-Length: {length}\r\n\r\n{behind}"),
-        ));
+    for length in ["+5", "5,5", "5, 6", "-1", "0x5", "5 5", "5;", "\"5\"", "18446744073709551616", "5e0", ""]
+    {
+        cases.push(("a length of odd form", format!("{start}Content-Length: {length}\r\n\r\n{behind}")));
     }
     for coding in [
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
@@ -144,10 +85,7 @@ fn corpus() -> Vec<(&'static str, String)> {
         " Transfer-Encoding: chunked",
         "Transfer_Encoding: x\r\nTransfer-Encoding: gzip, chunked",
     ] {
-        cases.push((
-            "TE.TE",
-            format!("{start}{coding}\r\nContent-Length: {both}\r\n\r\n{behind}"),
-        ));
+        cases.push(("TE.TE", format!("{start}{coding}\r\nContent-Length: {both}\r\n\r\n{behind}")));
         cases.push(("TE alone", format!("{start}{coding}\r\n\r\n{behind}")));
     }
     cases
@@ -171,21 +109,14 @@ async fn t_hc3_nothing_is_smuggled_behind_a_request() {
             let statuses = answer.statuses();
             // Exactly one answer, and a refusal that closes the connection.
             if statuses.len() != 1 || (statuses[0] == 400 && !answer.closed) {
-                wrong.push(format!(
-                    "{name}: {text:?} is answered {statuses:?}, closed: {}",
-                    answer.closed
-                ));
+                wrong.push(format!("{name}: {text:?} is answered {statuses:?}, closed: {}", answer.closed));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     let asked = bench.upstream.summary();
     assert!(!asked.iter().any(|line| line.contains("smuggled")), "{asked:#?}");
-    assert!(
-        !bench.mirror.log().contains("/v2/smuggled"),
-        "the router saw it:\n{}",
-        bench.mirror.log()
-    );
+    assert!(!bench.mirror.log().contains("/v2/smuggled"), "the router saw it:\n{}", bench.mirror.log());
 }
 
 /// T-HC3: two honest requests on one connection are two requests, or the test above would prove nothing.

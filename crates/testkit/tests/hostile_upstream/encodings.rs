@@ -24,30 +24,17 @@ async fn t_hu5_we_ask_for_identity() {
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "1", &image);
     let greedy = "zstd;q=1.0, gzip;q=0.8, br, deflate;q=0.5";
-    let manifest = bench
-        .get("/v2/team/app/manifests/1")
-        .header("accept-encoding", greedy)
-        .send()
-        .await;
+    let manifest = bench.get("/v2/team/app/manifests/1").header("accept-encoding", greedy).send().await;
     let layer = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
     let blob = bench.get(&layer).header("accept-encoding", greedy).send().await;
     for answer in [&manifest, &blob] {
-        assert_eq!(
-            (answer.status, answer.header("content-encoding")),
-            (200, None),
-            "{answer:?}"
-        );
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, None), "{answer:?}");
         assert!(
-            answer
-                .header("cache-control")
-                .is_some_and(|value| value.contains("no-transform")),
+            answer.header("cache-control").is_some_and(|value| value.contains("no-transform")),
             "{answer:?}"
         );
     }
-    assert_eq!(
-        (manifest.digest, blob.digest),
-        (image.digest, image.layer_digests[0].clone())
-    );
+    assert_eq!((manifest.digest, blob.digest), (image.digest, image.layer_digests[0].clone()));
     for request in bench.upstream.requests() {
         assert_eq!(request.header("accept-encoding"), Some("identity"), "{request:?}");
     }
@@ -79,10 +66,7 @@ async fn t_hu5_encoded_answers() {
             .header("docker-content-digest", &image.digest)
             .encoding(encoding);
         bench.upstream.on(Method::Read, manifest_path).reply(manifest);
-        bench
-            .upstream
-            .on(Method::Read, &blob_path)
-            .reply(Reply::ok(encode(&layer)).encoding(encoding));
+        bench.upstream.on(Method::Read, &blob_path).reply(Reply::ok(encode(&layer)).encoding(encoding));
 
         let answer = bench.get(manifest_path).send().await;
         if answer.status == 200 {
@@ -95,16 +79,10 @@ async fn t_hu5_encoded_answers() {
             assert_eq!(answer.status, 502, "{name}: {answer:?}");
         }
         for range in [None, Some("bytes=100-199")] {
-            let call = range
-                .into_iter()
-                .fold(bench.get(&blob_path), |call, range| call.range(range));
+            let call = range.into_iter().fold(bench.get(&blob_path), |call, range| call.range(range));
             let answer = call.send_or_broken().await;
             if answer.clean_end && answer.status < 300 {
-                let wanted = if range.is_some() {
-                    &layer[100..200]
-                } else {
-                    &layer[..]
-                };
+                let wanted = if range.is_some() { &layer[100..200] } else { &layer[..] };
                 assert_eq!(answer.header("content-encoding"), None, "{name}: {answer:?}");
                 assert!(answer.body == wanted, "{name}, {range:?}: {answer:?}");
             } else {
@@ -116,11 +94,8 @@ async fn t_hu5_encoded_answers() {
 
         bench.upstream.clear_rules();
         bench.upstream.serve_image("team/app", "1", &image);
-        let good = bench
-            .eventually(&blob_path, name, |answer| {
-                answer.status == 200 && answer.clean_end
-            })
-            .await;
+        let good =
+            bench.eventually(&blob_path, name, |answer| answer.status == 200 && answer.clean_end).await;
         assert_eq!(
             (good.header("content-encoding"), &good.digest),
             (None, &image.layer_digests[0]),
@@ -137,20 +112,17 @@ async fn t_hu5_an_encoded_rest() {
     let digest = body.sha256();
     let path = format!("/v2/team/app/blobs/{digest}");
     let (served, rest) = (digest.clone(), body.clone());
-    bench
-        .upstream
-        .on(Method::Get, &path)
-        .reply_with(move |request| match request.range() {
-            Some((first, _)) => {
-                let encoded = gzip(&rest.slice(first..400_000));
-                Reply::status(206)
-                    .header("content-range", format!("bytes {first}-399999/400000"))
-                    .header("etag", format!("\"{}\"", sha256(b"x")))
-                    .encoding("gzip")
-                    .body(encoded)
-            }
-            None => Reply::blob(request, &served, rest.clone()).truncate_after(150_000),
-        });
+    bench.upstream.on(Method::Get, &path).reply_with(move |request| match request.range() {
+        Some((first, _)) => {
+            let encoded = gzip(&rest.slice(first..400_000));
+            Reply::status(206)
+                .header("content-range", format!("bytes {first}-399999/400000"))
+                .header("etag", format!("\"{}\"", sha256(b"x")))
+                .encoding("gzip")
+                .body(encoded)
+        }
+        None => Reply::blob(request, &served, rest.clone()).truncate_after(150_000),
+    });
     let answer = bench.get(&path).send_or_broken().await;
     if answer.clean_end && answer.status == 200 {
         assert_eq!(answer.digest, digest);

@@ -11,10 +11,7 @@ fn with_junk(reply: Reply) -> Reply {
         .header("set-cookie", "session=stolen; Path=/")
         .header("set-cookie2", "x=y")
         .header("alt-svc", "h3=\"evil.example:443\"; ma=86400")
-        .header(
-            "strict-transport-security",
-            "max-age=63072000; includeSubDomains; preload",
-        )
+        .header("strict-transport-security", "max-age=63072000; includeSubDomains; preload")
         .header("public-key-pins", "pin-sha256=\"x\"")
         .header("ratelimit-limit", "1;w=1")
         .header("ratelimit-remaining", "0;w=1")
@@ -40,20 +37,9 @@ fn with_junk(reply: Reply) -> Reply {
 fn assert_ours(answer: &Response) {
     assert_only_our_headers(answer);
     let text = format!("{:?}", answer.head.headers);
-    assert!(
-        !text.contains("evil") && !text.contains("www") && !text.contains("10.1.2.3"),
-        "{text}"
-    );
-    assert!(
-        answer
-            .header("age")
-            .is_none_or(|age| age.parse::<u64>().is_ok_and(|age| age < 60)),
-        "{text}"
-    );
-    assert_eq!(
-        answer.header("docker-distribution-api-version"),
-        Some("registry/2.0")
-    );
+    assert!(!text.contains("evil") && !text.contains("www") && !text.contains("10.1.2.3"), "{text}");
+    assert!(answer.header("age").is_none_or(|age| age.parse::<u64>().is_ok_and(|age| age < 60)), "{text}");
+    assert_eq!(answer.header("docker-distribution-api-version"), Some("registry/2.0"));
     assert_eq!(answer.header("location"), None);
 }
 
@@ -64,10 +50,7 @@ async fn t_hu6_only_our_own_headers_are_sent() {
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "1", &image);
     let manifest = with_junk(Reply::manifest(&image.manifest, media::MANIFEST));
-    bench
-        .upstream
-        .on(Method::Read, "/v2/team/app/manifests/1")
-        .reply(manifest);
+    bench.upstream.on(Method::Read, "/v2/team/app/manifests/1").reply(manifest);
     let blob_path = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
     let (body, digest) = (image.layers[0].clone(), image.layer_digests[0].clone());
     let blob = move |request: &_| with_junk(Reply::blob(request, &digest, body.clone()));
@@ -109,59 +92,31 @@ async fn t_hu6_broken_and_swollen_heads() {
         ("10 000 headers", base().many_headers(10_000)),
         ("a header of 1 MiB", base().header("x-evil", "e".repeat(1 << 20))),
         ("1xx without end", base().informational(20_000)),
-        (
-            "connection names our header",
-            base().header("connection", "close, Docker-Content-Digest"),
-        ),
-        (
-            "chunked and identity",
-            raw(&format!("transfer-encoding: chunked, identity\r\n{length}")),
-        ),
-        (
-            "chunked twice",
-            raw("transfer-encoding: chunked\r\ntransfer-encoding: chunked"),
-        ),
+        ("connection names our header", base().header("connection", "close, Docker-Content-Digest")),
+        ("chunked and identity", raw(&format!("transfer-encoding: chunked, identity\r\n{length}"))),
+        ("chunked twice", raw("transfer-encoding: chunked\r\ntransfer-encoding: chunked")),
         ("two lengths", raw(&format!("{length}\r\ncontent-length: 5"))),
-        (
-            "a signed length",
-            raw(&format!("content-length: +{}", image.manifest.len())),
-        ),
+        ("a signed length", raw(&format!("content-length: +{}", image.manifest.len()))),
         (
             "another digest as well",
             base().header("docker-content-digest", format!("sha256:{}", "0".repeat(64))),
         ),
         (
             "a digest that is none",
-            base()
-                .without("docker-content-digest")
-                .header("docker-content-digest", "sha256:evil"),
+            base().without("docker-content-digest").header("docker-content-digest", "sha256:evil"),
         ),
         ("two types", base().header("content-type", "text/html")),
     ];
     for (name, reply) in cases {
         let bench = Bench::new();
         let before = bench.mirror.rss_anon_kb();
-        bench
-            .upstream
-            .on(Method::Read, "/v2/team/app/manifests/1")
-            .reply(reply.close());
-        let answer = bench
-            .get("/v2/team/app/manifests/1")
-            .limit(Duration::from_secs(30))
-            .send()
-            .await;
+        bench.upstream.on(Method::Read, "/v2/team/app/manifests/1").reply(reply.close());
+        let answer = bench.get("/v2/team/app/manifests/1").limit(Duration::from_secs(30)).send().await;
         assert_only_our_headers(&answer);
         match answer.status {
             200 => {
-                assert!(
-                    answer.clean_end && answer.body == image.manifest,
-                    "{name}: {answer:?}"
-                );
-                assert_eq!(
-                    answer.header("docker-content-digest"),
-                    Some(image.digest.as_str()),
-                    "{name}"
-                );
+                assert!(answer.clean_end && answer.body == image.manifest, "{name}: {answer:?}");
+                assert_eq!(answer.header("docker-content-digest"), Some(image.digest.as_str()), "{name}");
                 assert_eq!(answer.header("content-type"), Some(media::MANIFEST), "{name}");
             }
             status => assert_eq!(status, 502, "{name}: {answer:?}"),

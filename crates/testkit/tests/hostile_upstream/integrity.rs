@@ -27,9 +27,7 @@ async fn t_hu1_a_manifest_by_digest_with_other_bytes() {
         "{counted} mismatches in {asked_upstream} answers"
     );
 
-    bench
-        .upstream
-        .serve_manifest("team/app", "", &asked.manifest, media::MANIFEST);
+    bench.upstream.serve_manifest("team/app", "", &asked.manifest, media::MANIFEST);
     let good = bench.get(&path).send().await;
     assert_eq!((good.status, good.body), (200, asked.manifest));
     assert!(
@@ -42,10 +40,7 @@ async fn t_hu1_a_manifest_by_digest_with_other_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_hu1_a_blob_with_other_bytes() {
     let bench = Bench::new();
-    let (asked, other) = (
-        Body::from(Pattern::new(1, 300_000)),
-        Body::from(Pattern::new(2, 300_000)),
-    );
+    let (asked, other) = (Body::from(Pattern::new(1, 300_000)), Body::from(Pattern::new(2, 300_000)));
     let digest = asked.sha256();
     let path = format!("/v2/team/app/blobs/{digest}");
     bench.upstream.serve_blob_as("team/app", &digest, other);
@@ -92,12 +87,7 @@ async fn t_hu2_a_byte_in_the_empty_blob() {
     let bench = Bench::new();
     let digest = sha256(b"");
     bench.upstream.serve_blob_as("team/app", &digest, "x");
-    assert_refused(
-        &bench
-            .get(format!("/v2/team/app/blobs/{digest}"))
-            .send_or_broken()
-            .await,
-    );
+    assert_refused(&bench.get(format!("/v2/team/app/blobs/{digest}")).send_or_broken().await);
     bench.assert_nothing_stored();
 }
 
@@ -118,19 +108,10 @@ async fn t_hu2_the_last_byte_of_five_gib() {
         .upstream
         .on(Method::Read, &path)
         .reply_with(move |request| Reply::blob(request, &digest, body.clone()).flip(SIZE - 1));
-    let answer = bench
-        .get(&path)
-        .discard()
-        .limit(Duration::from_secs(300))
-        .send()
-        .await;
+    let answer = bench.get(&path).discard().limit(Duration::from_secs(300)).send().await;
     assert_eq!((answer.status, answer.clean_end), (200, false), "{answer:?}");
     assert!(answer.length < SIZE, "the tail is held back");
-    assert!(
-        bench.mirror.rss_anon_kb() < 64 * 1024,
-        "{} kB",
-        bench.mirror.rss_anon_kb()
-    );
+    assert!(bench.mirror.rss_anon_kb() < 64 * 1024, "{} kB", bench.mirror.rss_anon_kb());
     bench.assert_nothing_stored();
 }
 
@@ -158,41 +139,19 @@ async fn t_hu9_urls_and_subjects_are_never_fetched() {
     })
     .to_string()
     .into_bytes();
-    bench
-        .upstream
-        .serve_manifest("team/app", "1", &manifest, media::MANIFEST);
+    bench.upstream.serve_manifest("team/app", "1", &manifest, media::MANIFEST);
     bench.upstream.serve_blob("team/app", layer.clone());
     let denied_path = format!("/v2/team/app/manifests/{denied}");
-    bench
-        .upstream
-        .on(Method::Read, &denied_path)
-        .reply(Reply::oci_error(403, "DENIED"));
+    bench.upstream.on(Method::Read, &denied_path).reply(Reply::oci_error(403, "DENIED"));
     let missing_path = format!("/v2/team/app/blobs/{missing}");
-    bench
-        .upstream
-        .on(Method::Read, &missing_path)
-        .reply(Reply::oci_error(404, "BLOB_UNKNOWN"));
+    bench.upstream.on(Method::Read, &missing_path).reply(Reply::oci_error(404, "BLOB_UNKNOWN"));
 
     // `artifactType` is junk, so refusing the manifest would be right as well; changing it would not.
     let answer = bench.get("/v2/team/app/manifests/1").send().await;
-    assert!(
-        answer.status == 502 || (answer.status == 200 && answer.body == manifest),
-        "{answer:?}"
-    );
-    assert_eq!(
-        bench.upstream.count(Method::Any, &denied_path),
-        0,
-        "a subject is not ours to fetch"
-    );
-    let good = bench
-        .get(format!("/v2/team/app/blobs/{}", layer.sha256()))
-        .send()
-        .await;
+    assert!(answer.status == 502 || (answer.status == 200 && answer.body == manifest), "{answer:?}");
+    assert_eq!(bench.upstream.count(Method::Any, &denied_path), 0, "a subject is not ours to fetch");
+    let good = bench.get(format!("/v2/team/app/blobs/{}", layer.sha256())).send().await;
     assert_eq!((good.status, good.digest), (200, layer.sha256()));
     assert_eq!(bench.get(&missing_path).send().await.status, 404);
-    assert!(
-        evil.requests().is_empty() && evil.connections() == 0,
-        "{:?}",
-        evil.summary()
-    );
+    assert!(evil.requests().is_empty() && evil.connections() == 0, "{:?}", evil.summary());
 }

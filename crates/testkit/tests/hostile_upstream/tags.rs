@@ -22,27 +22,14 @@ async fn assert_consistent(bench: &Bench, known: &[&Image], name: &str) {
         assert_eq!(answer.status, 502, "{name}: {answer:?}");
         return;
     }
-    let digest = answer
-        .header("docker-content-digest")
-        .unwrap_or_default()
-        .to_owned();
+    let digest = answer.header("docker-content-digest").unwrap_or_default().to_owned();
     assert_eq!(digest, answer.digest, "{name}: the digest is that of the bytes");
     assert!(known.iter().any(|image| image.digest == digest), "{name}");
     let head = bench.head(TAG).send().await;
     if head.status == 200 {
-        let promised = head
-            .header("docker-content-digest")
-            .unwrap_or_default()
-            .to_owned();
-        let by_digest = bench
-            .get(format!("/v2/team/app/manifests/{promised}"))
-            .send()
-            .await;
-        assert_eq!(
-            (by_digest.status, &by_digest.digest),
-            (200, &promised),
-            "{name}: {by_digest:?}"
-        );
+        let promised = head.header("docker-content-digest").unwrap_or_default().to_owned();
+        let by_digest = bench.get(format!("/v2/team/app/manifests/{promised}")).send().await;
+        assert_eq!((by_digest.status, &by_digest.digest), (200, &promised), "{name}: {by_digest:?}");
     } else {
         assert_eq!(head.status, 502, "{name}: {head:?}");
     }
@@ -58,21 +45,13 @@ async fn t_hu7_a_wrong_digest_header() {
         ("wrong on GET", &good.digest, &other.digest),
     ] {
         let bench = Bench::new();
-        bench
-            .upstream
-            .serve_manifest("team/app", "", &good.manifest, media::MANIFEST);
+        bench.upstream.serve_manifest("team/app", "", &good.manifest, media::MANIFEST);
         bench.upstream.on(Method::Head, TAG).reply(claims(&good, on_head));
         bench.upstream.on(Method::Get, TAG).reply(claims(&good, on_get));
         let missing = format!("/v2/team/app/manifests/{}", other.digest);
-        bench
-            .upstream
-            .on(Method::Read, &missing)
-            .reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
+        bench.upstream.on(Method::Read, &missing).reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
         assert_consistent(&bench, &[&good], name).await;
-        assert!(
-            bench.upstream.count(Method::Get, TAG) <= 3,
-            "{name}: fetched again once, not for ever"
-        );
+        assert!(bench.upstream.count(Method::Get, TAG) <= 3, "{name}: fetched again once, not for ever");
         assert_error(&bench.get(&missing).send().await, 404, "MANIFEST_UNKNOWN");
     }
 }
@@ -82,18 +61,10 @@ async fn t_hu7_a_wrong_digest_header() {
 async fn t_hu7_head_and_get_disagree() {
     let (one, two) = (Image::small(3), Image::small(4));
     let bench = Bench::new();
-    bench
-        .upstream
-        .on(Method::Head, TAG)
-        .reply(Reply::manifest(&one.manifest, media::MANIFEST));
-    bench
-        .upstream
-        .on(Method::Get, TAG)
-        .reply(Reply::manifest(&two.manifest, media::MANIFEST));
+    bench.upstream.on(Method::Head, TAG).reply(Reply::manifest(&one.manifest, media::MANIFEST));
+    bench.upstream.on(Method::Get, TAG).reply(Reply::manifest(&two.manifest, media::MANIFEST));
     for image in [&one, &two] {
-        bench
-            .upstream
-            .serve_manifest("team/app", "", &image.manifest, media::MANIFEST);
+        bench.upstream.serve_manifest("team/app", "", &image.manifest, media::MANIFEST);
     }
     let head = bench.head(TAG).send().await;
     assert!(matches!(head.status, 200 | 502), "{head:?}");
@@ -107,15 +78,8 @@ async fn t_hu7_a_tag_that_flips() {
     let bench = Bench::setup().cache("manifest_ttl", "1s").start();
     for (state, next, image) in [("", "two", &images[0]), ("two", "", &images[1])] {
         let reply = Reply::manifest(&image.manifest, media::MANIFEST);
-        bench
-            .upstream
-            .on(Method::Read, TAG)
-            .if_state(state)
-            .set_state(next)
-            .reply(reply);
-        bench
-            .upstream
-            .serve_manifest("team/app", "", &image.manifest, media::MANIFEST);
+        bench.upstream.on(Method::Read, TAG).if_state(state).set_state(next).reply(reply);
+        bench.upstream.serve_manifest("team/app", "", &image.manifest, media::MANIFEST);
     }
     for _ in 0..4 {
         assert_consistent(&bench, &[&images[0], &images[1]], "flipping").await;
@@ -137,31 +101,19 @@ async fn t_hu10_a_tag_that_is_an_index_then_an_image_then_gone_then_back() {
         bench.upstream.serve_image("team/app", "", image);
     }
     let mut seen = BTreeSet::new();
-    for (bytes, media_type) in [
-        (&index, media::INDEX),
-        (&images[2].manifest, media::MANIFEST),
-        (&index, media::INDEX),
-    ] {
-        let digest = bench
-            .upstream
-            .serve_manifest("team/app", "latest", bytes, media_type);
+    for (bytes, media_type) in
+        [(&index, media::INDEX), (&images[2].manifest, media::MANIFEST), (&index, media::INDEX)]
+    {
+        let digest = bench.upstream.serve_manifest("team/app", "latest", bytes, media_type);
         // Gone a moment ago, it may be remembered as gone for `negative_ttl`.
-        bench
-            .eventually(TAG, "the tag is there", |answer| answer.status == 200)
-            .await;
+        bench.eventually(TAG, "the tag is there", |answer| answer.status == 200).await;
         // Within the TTL, and one revalidation that may go on behind a stale answer.
         let start = std::time::Instant::now();
         loop {
             let answer = bench.get(TAG).header("accept", ALL_TYPES).send().await;
             assert_eq!(answer.status, 200, "{answer:?}");
-            let of = answer
-                .header("docker-content-digest")
-                .unwrap_or_default()
-                .to_owned();
-            assert_eq!(
-                of, answer.digest,
-                "never the digest of one and the bytes of another"
-            );
+            let of = answer.header("docker-content-digest").unwrap_or_default().to_owned();
+            assert_eq!(of, answer.digest, "never the digest of one and the bytes of another");
             let is_index = answer.json()["manifests"].is_array();
             let expected = if is_index { media::INDEX } else { media::MANIFEST };
             assert_eq!(
@@ -173,29 +125,17 @@ async fn t_hu10_a_tag_that_is_an_index_then_an_image_then_gone_then_back() {
                 break;
             }
             assert!(seen.contains(&of), "only what the tag has been: {of}");
-            assert!(
-                start.elapsed() < Duration::from_secs(4),
-                "the tag follows upstream"
-            );
+            assert!(start.elapsed() < Duration::from_secs(4), "the tag follows upstream");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         seen.insert(digest);
 
-        bench
-            .upstream
-            .on(Method::Read, TAG)
-            .reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
-        bench
-            .eventually(TAG, "the tag has gone", |answer| answer.status == 404)
-            .await;
+        bench.upstream.on(Method::Read, TAG).reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
+        bench.eventually(TAG, "the tag has gone", |answer| answer.status == 404).await;
         bench.upstream.stop();
         for digest in &seen {
             let kept = bench.get(format!("/v2/team/app/manifests/{digest}")).send().await;
-            assert_eq!(
-                (kept.status, &kept.digest),
-                (200, digest),
-                "an old digest keeps serving"
-            );
+            assert_eq!((kept.status, &kept.digest), (200, digest), "an old digest keeps serving");
         }
         bench.upstream.resume();
     }
@@ -208,26 +148,11 @@ async fn t_hu10_a_deleted_tag_is_kept_with_a_warning() {
     let image = Image::small(10);
     bench.upstream.serve_image("team/app", "latest", &image);
     assert_eq!(bench.get(TAG).send().await.digest, image.digest);
-    bench
-        .upstream
-        .on(Method::Read, TAG)
-        .reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
-    let stale = bench
-        .eventually(TAG, "stale with a warning", |answer| {
-            answer.header("warning").is_some()
-        })
-        .await;
+    bench.upstream.on(Method::Read, TAG).reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
+    let stale =
+        bench.eventually(TAG, "stale with a warning", |answer| answer.header("warning").is_some()).await;
     assert_eq!((stale.status, &stale.digest), (200, &image.digest));
-    assert!(
-        stale
-            .header("warning")
-            .is_some_and(|warning| warning.starts_with("299 - ")),
-        "{:?}",
-        stale.head
-    );
-    assert!(
-        bench.upstream.count(Method::Head, TAG) >= 1,
-        "a tag is revalidated by HEAD"
-    );
+    assert!(stale.header("warning").is_some_and(|warning| warning.starts_with("299 - ")), "{:?}", stale.head);
+    assert!(bench.upstream.count(Method::Head, TAG) >= 1, "a tag is revalidated by HEAD");
     assert_eq!(bench.upstream.count(Method::Get, TAG), 1);
 }

@@ -14,32 +14,17 @@ fn portal() -> Upstream {
 fn wrong_answers(portal: &Upstream, image: &Image) -> Vec<(&'static str, Reply)> {
     let partial = Reply::status(206).header("content-type", media::MANIFEST);
     vec![
-        (
-            "a page",
-            Reply::ok("<html>It works!</html>").header("content-type", "text/html; charset=utf-8"),
-        ),
-        (
-            "an error said with 200",
-            Reply::oci_error(404, "MANIFEST_UNKNOWN").with_status(200),
-        ),
-        (
-            "a captive portal",
-            Reply::redirect(302, format!("{}/login", portal.url())),
-        ),
-        (
-            "nothing",
-            Reply::status(200).header("content-type", media::MANIFEST),
-        ),
+        ("a page", Reply::ok("<html>It works!</html>").header("content-type", "text/html; charset=utf-8")),
+        ("an error said with 200", Reply::oci_error(404, "MANIFEST_UNKNOWN").with_status(200)),
+        ("a captive portal", Reply::redirect(302, format!("{}/login", portal.url()))),
+        ("nothing", Reply::status(200).header("content-type", media::MANIFEST)),
         ("204", Reply::status(204)),
         ("206 that nobody asked for", {
             let half = image.manifest[..image.manifest.len() / 2].to_vec();
             let range = format!("bytes 0-{}/{}", half.len() - 1, image.manifest.len());
             partial.header("content-range", range).body(half)
         }),
-        (
-            "304 that nobody asked for",
-            Reply::status(304).header("etag", format!("\"{}\"", image.digest)),
-        ),
+        ("304 that nobody asked for", Reply::status(304).header("etag", format!("\"{}\"", image.digest))),
     ]
 }
 
@@ -74,19 +59,13 @@ async fn t_hu3_what_is_no_blob_is_refused_and_not_cached() {
         let bench = Bench::new();
         bench.upstream.on(Method::Read, &path).reply(wrong.clone());
         let answer = bench.get(&path).send_or_broken().await;
-        assert_ne!(
-            (answer.clean_end, answer.status),
-            (true, 200),
-            "{name}: {answer:?}"
-        );
+        assert_ne!((answer.clean_end, answer.status), (true, 200), "{name}: {answer:?}");
         assert_refused(&answer);
         bench.assert_nothing_stored();
 
         bench.upstream.clear_rules();
         bench.upstream.serve_image("team/app", "1.0", &image);
-        let good = bench
-            .eventually(&path, name, |answer| answer.status == 200 && answer.clean_end)
-            .await;
+        let good = bench.eventually(&path, name, |answer| answer.status == 200 && answer.clean_end).await;
         assert_eq!(good.digest, image.layer_digests[0], "{name}");
     }
 }

@@ -15,8 +15,5 @@ async fn an_idle_mirror_rests() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (read, cpu) = (bytes_read(pid) - read, bench.mirror.cpu_time() - cpu);
     assert!(read < 1_000_000, "{read} bytes read in two seconds");
-    assert!(
-        cpu < Duration::from_secs(1),
-        "{cpu:?} of processor time in two seconds"
-    );
+    assert!(cpu < Duration::from_secs(1), "{cpu:?} of processor time in two seconds");
 }

@@ -38,29 +38,18 @@ async fn a_layer_of_two_gigabytes() {
     );
     assert!(watch.peak_kb() < MEMORY, "{} kB", watch.peak_kb());
     assert_eq!(bench.upstream.bytes_sent(&path), SIZE);
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(60), "the layer is stored", |mirror| {
-            mirror.stored_files().iter().any(|file| file.starts_with("blobs"))
-        });
+    bench.mirror.wait_until(Duration::from_secs(60), "the layer is stored", |mirror| {
+        mirror.stored_files().iter().any(|file| file.starts_with("blobs"))
+    });
 
     warm(&bench, &path, &body, "the same process").await;
     bench.mirror.restart();
     warm(&bench, &path, &body, "another process").await;
-    assert_eq!(
-        bench.upstream.count(Method::Any, &path),
-        1,
-        "warm, nothing is asked upstream"
-    );
+    assert_eq!(bench.upstream.count(Method::Any, &path), 1, "warm, nothing is asked upstream");
 }
 
 async fn whole(bench: &Bench, path: &str) -> Response {
-    bench
-        .get(path)
-        .discard()
-        .limit(Duration::from_secs(300))
-        .send()
-        .await
+    bench.get(path).discard().limit(Duration::from_secs(300)).send().await
 }
 
 /// What a process reads, files and sockets together, is in the kernel's count: whoever hashed 2 GB before an answer would
@@ -71,18 +60,11 @@ async fn warm(bench: &Bench, path: &str, body: &Body, who: &str) {
     let (before, since) = (bytes_read(pid), Instant::now());
     for i in 0..100 {
         let first = i * (SIZE / 100) + 7 * i;
-        let answer = bench
-            .get(path)
-            .range(&format!("bytes={first}-{first}"))
-            .send()
-            .await;
+        let answer = bench.get(path).range(&format!("bytes={first}-{first}")).send().await;
         assert_eq!((answer.status, answer.body), (206, body.slice(first..first + 1)));
     }
     let read = bytes_read(pid) - before;
-    println!(
-        "{who}: a hundred bytes here and there: {read} bytes read in {:.1?}",
-        since.elapsed()
-    );
+    println!("{who}: a hundred bytes here and there: {read} bytes read in {:.1?}", since.elapsed());
     let most = 4e6 + SCRUBBING * since.elapsed().as_secs_f64();
     assert!((read as f64) < most, "{read} bytes read for a hundred");
 

@@ -23,21 +23,14 @@ async fn sigterm_ends_it_within_ten_seconds_under_load() {
     let stalling = Body::from(Pattern::new(2, 30_000_000));
     let stalling_digest = stalling.sha256();
     let stalling_path = format!("/v2/team/app/blobs/{stalling_digest}");
-    bench
-        .upstream
-        .on(Method::Any, &stalling_path)
-        .reply(Reply::ok(stalling).drip(50_000));
+    bench.upstream.on(Method::Any, &stalling_path).reply(Reply::ok(stalling).drip(50_000));
     slow.push(bench.get(&stalling_path).open().await);
 
     let since = Instant::now();
     bench.mirror.sigterm();
     let status = bench.mirror.wait_exit(Duration::from_secs(10));
     println!("SIGTERM under load: {status:?} after {:?}", since.elapsed());
-    assert!(
-        status.is_some_and(|status| status.success()),
-        "{status:?}; log:\n{}",
-        bench.mirror.log()
-    );
+    assert!(status.is_some_and(|status| status.success()), "{status:?}; log:\n{}", bench.mirror.log());
     drop(slow);
 
     bench.mirror.restart();

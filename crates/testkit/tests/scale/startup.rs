@@ -23,16 +23,11 @@ async fn a_store_of_a_hundred_thousand_objects_starts_at_once() {
     }
     // The sweep finds the objects and names them in the index again.
     let without_index = started(&mut bench.mirror);
-    bench.mirror.wait_until(
-        Duration::from_secs(300),
-        "every object is in the index",
-        |mirror| mirror.metric("entrepot_stored_bytes", &[]) >= stored_bytes(),
-    );
+    bench.mirror.wait_until(Duration::from_secs(300), "every object is in the index", |mirror| {
+        mirror.metric("entrepot_stored_bytes", &[]) >= stored_bytes()
+    });
     bench.mirror.sigterm();
-    assert!(
-        bench.mirror.wait_exit(Duration::from_secs(10)).is_some(),
-        "it ends"
-    );
+    assert!(bench.mirror.wait_exit(Duration::from_secs(10)).is_some(), "it ends");
     let orderly = started(&mut bench.mirror);
     bench.mirror.kill9();
     let after_kill = started(&mut bench.mirror);
@@ -42,10 +37,7 @@ async fn a_store_of_a_hundred_thousand_objects_starts_at_once() {
     for took in [without_index, orderly, after_kill] {
         assert!(took < ANSWERS_WITHIN, "{took:?}");
     }
-    assert!(
-        bench.mirror.metric("entrepot_stored_bytes", &[]) >= stored_bytes(),
-        "the objects are counted"
-    );
+    assert!(bench.mirror.metric("entrepot_stored_bytes", &[]) >= stored_bytes(), "the objects are counted");
 }
 
 /// From the start of the process to the answer to `/v2/`.

@@ -55,24 +55,12 @@ async fn pull_all(image: &Arc<Image>, clients: usize) -> Duration {
 
     for (body, digest) in image.layers.iter().zip(&image.layer_digests) {
         let path = format!("/v2/team/app/blobs/{digest}");
-        assert_eq!(
-            bench.upstream.bytes_sent(&path),
-            body.len().expect("a length"),
-            "each byte once"
-        );
-        assert_eq!(
-            bench.upstream.count(Method::Any, &path),
-            1,
-            "{:?}",
-            bench.upstream.summary()
-        );
+        assert_eq!(bench.upstream.bytes_sent(&path), body.len().expect("a length"), "each byte once");
+        assert_eq!(bench.upstream.count(Method::Any, &path), 1, "{:?}", bench.upstream.summary());
     }
     let crossed = wan.bytes_down();
     assert!(crossed < IMAGE + IMAGE / 100, "{crossed} bytes crossed the link");
-    println!(
-        "{clients} clients: {took:.1?}, RssAnon at most {} kB",
-        watch.peak_kb()
-    );
+    println!("{clients} clients: {took:.1?}, RssAnon at most {} kB", watch.peak_kb());
     assert!(watch.peak_kb() < MEMORY, "{} kB", watch.peak_kb());
     first_bytes[clients / 2]
 }
@@ -81,10 +69,7 @@ fn behind(wan: &Wan, upstream: Upstream) -> Bench {
     let setup: Setup = Bench::setup_over(upstream);
     setup
         .source("url", wan.url())
-        .source(
-            "timeouts",
-            "{ connect: \"5s\", first_byte: \"10s\", stall: \"15s\" }",
-        )
+        .source("timeouts", "{ connect: \"5s\", first_byte: \"10s\", stall: \"15s\" }")
         .start()
 }
 
@@ -102,10 +87,7 @@ async fn pull(base: String, image: Arc<Image>) -> Duration {
             let (turn, image) = (turn.clone(), image.clone());
             let url = format!("{base}/v2/team/app/blobs/{}", image.layer_digests[at]);
             tokio::spawn(async move {
-                let _turn = turn
-                    .acquire_owned()
-                    .await
-                    .expect("a semaphore that is not closed");
+                let _turn = turn.acquire_owned().await.expect("a semaphore that is not closed");
                 layer(&url, &image.layers[at], start).await
             })
         })
@@ -114,10 +96,7 @@ async fn pull(base: String, image: Arc<Image>) -> Duration {
     for layer in layers {
         first = first.min(layer.await.expect("a client that does not panic"));
     }
-    assert_eq!(
-        config.await.expect("a client that does not panic").body,
-        image.config
-    );
+    assert_eq!(config.await.expect("a client that does not panic").body, image.config);
     first
 }
 
@@ -128,10 +107,7 @@ async fn layer(url: &str, body: &Body, start: Instant) -> Duration {
     while let Some(bytes) = stream.chunk().await {
         first.get_or_insert_with(|| start.elapsed());
         let end = at + bytes.len() as u64;
-        assert!(
-            bytes == body.slice(at..end),
-            "the bytes from {at} to {end} differ"
-        );
+        assert!(bytes == body.slice(at..end), "the bytes from {at} to {end} differ");
         at = end;
     }
     assert_eq!((stream.ended(), Some(at)), (Some(true), body.len()));

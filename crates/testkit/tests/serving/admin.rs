@@ -7,11 +7,7 @@ async fn the_operators_paths_are_on_the_operators_address_only() {
     let bench = Bench::new();
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(bench.mirror.admin_get(path).0, 200, "{path}");
-        assert_eq!(
-            bench.get(path).send().await.status,
-            404,
-            "{path} on the public address"
-        );
+        assert_eq!(bench.get(path).send().await.status, 404, "{path} on the public address");
     }
     assert_eq!(bench.mirror.admin_get("/v2/").0, 404);
 }

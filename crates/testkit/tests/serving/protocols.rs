@@ -32,13 +32,7 @@ fn served(tls: bool) -> Served {
                 "-days",
                 "2",
             ])
-            .args([
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                "-keyout",
-            ])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
             .arg(&key)
             .arg("-out")
             .arg(&cert)
@@ -47,11 +41,7 @@ fn served(tls: bool) -> Served {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
     let tls = if tls {
-        format!(
-            "  tls: {{ cert: \"{}\", key: \"{}\" }}\n",
-            cert.display(),
-            key.display()
-        )
+        format!("  tls: {{ cert: \"{}\", key: \"{}\" }}\n", cert.display(), key.display())
     } else {
         String::new()
     };
@@ -63,12 +53,7 @@ fn served(tls: bool) -> Served {
     mirror.wait_until(std::time::Duration::from_secs(20), "it listens", |mirror| {
         std::net::TcpStream::connect(mirror.address()).is_ok()
     });
-    Served {
-        mirror,
-        _upstream: upstream,
-        image,
-        folder,
-    }
+    Served { mirror, _upstream: upstream, image, folder }
 }
 
 impl Served {
@@ -93,11 +78,7 @@ impl Served {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{said} {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
         let (version, status) = said.split_once(' ').unwrap();
         let digest = entrepot_testkit::script::sha256(&std::fs::read(&body).unwrap_or_default());
         (version.to_owned(), status.to_owned(), digest)

@@ -31,11 +31,7 @@ async fn status(mirror: &Mirror, path: &str) -> u16 {
 async fn until(mirror: &Mirror, path: &str, wanted: u16) {
     let start = std::time::Instant::now();
     while status(mirror, path).await != wanted {
-        assert!(
-            start.elapsed() < SOON,
-            "{path} does not become {wanted}:\n{}",
-            mirror.log()
-        );
+        assert!(start.elapsed() < SOON, "{path} does not become {wanted}:\n{}", mirror.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -55,14 +51,12 @@ async fn a_changed_file_is_reloaded_without_dropping_a_connection() {
     let digest = body.sha256();
     let gate = Gate::new();
     let path = format!("/v2/team/app/blobs/{digest}");
-    one.on(Method::Get, &path)
-        .reply(Reply::ok(body).hold_at(500_000, &gate));
+    one.on(Method::Get, &path).reply(Reply::ok(body).hold_at(500_000, &gate));
     let mut mirror = Mirror::start(config(&[("one", &one)], ""));
     assert_eq!(status(&mirror, "/v2/two.test/team/app/manifests/1").await, 404);
 
-    let mut download = http::get(format!("{}/v2/one.test/team/app/blobs/{digest}", mirror.url()))
-        .open()
-        .await;
+    let mut download =
+        http::get(format!("{}/v2/one.test/team/app/blobs/{digest}", mirror.url())).open().await;
     let mut got = download.chunk().await.expect("the download has begun");
     mirror.write_config(config(&[("one", &one), ("two", &two)], ""));
     until(&mirror, "/v2/two.test/team/app/manifests/1", 200).await;
@@ -83,10 +77,7 @@ async fn a_changed_file_is_reloaded_without_dropping_a_connection() {
 async fn a_broken_file_keeps_the_old_one_and_says_so() {
     let (one, two) = images();
     let mut mirror = Mirror::start(config(&[("one", &one)], ""));
-    mirror.write_config(config(
-        &[("two", &two)],
-        "  cach: {}\n  rate_limit: { anonymous: \"often\" }\n",
-    ));
+    mirror.write_config(config(&[("two", &two)], "  cach: {}\n  rate_limit: { anonymous: \"often\" }\n"));
     mirror.wait_until(SOON, "the log says what is wrong", |mirror| {
         let log = mirror.log();
         log.contains("proxy.cach") && log.contains("rate_limit.anonymous")
@@ -107,10 +98,7 @@ async fn sighup_reads_secrets_again() {
     let first = "a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
     let second = "16367aacb67a4a017c8da8ab95682ccb390863780f7114dda0a0e0c55644c7c4";
     std::fs::write(tokens.path(), format!("ci:{first}\n")).unwrap();
-    let access = format!(
-        "  access: {{ anonymous: false, tokens_file: \"{}\" }}\n",
-        tokens.path().display()
-    );
+    let access = format!("  access: {{ anonymous: false, tokens_file: \"{}\" }}\n", tokens.path().display());
     let mirror = Mirror::start(config(&[("one", &one)], &access));
     let with = async |password: &str| {
         let encoded = base64::engine::general_purpose::STANDARD.encode(format!("ci:{password}"));
@@ -123,8 +111,6 @@ async fn sighup_reads_secrets_again() {
     assert_eq!((with("first").await, with("second").await), (200, 401));
     std::fs::write(tokens.path(), format!("ci:{second}\n")).unwrap();
     mirror.sighup();
-    mirror.wait_until(SOON, "it is reloaded", |mirror| {
-        mirror.log().contains("is reloaded")
-    });
+    mirror.wait_until(SOON, "it is reloaded", |mirror| mirror.log().contains("is reloaded"));
     assert_eq!((with("first").await, with("second").await), (401, 200));
 }

@@ -17,31 +17,21 @@ const CLIENTS: u64 = 6;
 /// often; a run is repeated with `ENTREPOT_CRASH_SEED`.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_cs1_killed_at_any_instant() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().expect("a number"))
-    };
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let rounds = number("ENTREPOT_CRASH_ROUNDS").unwrap_or(200);
     let seed = number("ENTREPOT_CRASH_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("{rounds} rounds, ENTREPOT_CRASH_SEED={seed}");
     let mut random = Random(seed);
 
-    let mut bench = Bench::setup()
-        .cache("max_size", CAPACITY.to_string())
-        .cache("manifest_ttl", "1s")
-        .start();
+    let mut bench =
+        Bench::setup().cache("max_size", CAPACITY.to_string()).cache("manifest_ttl", "1s").start();
     let content = Arc::new(Content::served(&bench));
     for round in 0..rounds {
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
-                let (url, content, stop, random) = (
-                    bench.mirror.url(),
-                    content.clone(),
-                    stop.clone(),
-                    Random(random.next()),
-                );
+                let (url, content, stop, random) =
+                    (bench.mirror.url(), content.clone(), stop.clone(), Random(random.next()));
                 tokio::spawn(load(url, content, stop, random))
             })
             .collect();
@@ -49,9 +39,7 @@ async fn t_cs1_killed_at_any_instant() {
         bench.mirror.kill9();
         stop.store(true, Ordering::Relaxed);
         for client in clients {
-            client
-                .await
-                .unwrap_or_else(|error| panic!("round {round}: {error}"));
+            client.await.unwrap_or_else(|error| panic!("round {round}: {error}"));
         }
 
         // Before the mirror has had a chance to tidy up.
@@ -104,10 +92,7 @@ impl Content {
             let tag = format!("t{seed}");
             bench.upstream.serve_image("team/app", &tag, &image);
             for reference in [&tag, &image.digest] {
-                pulls.push((
-                    format!("/v2/team/app/manifests/{reference}"),
-                    image.digest.clone(),
-                ));
+                pulls.push((format!("/v2/team/app/manifests/{reference}"), image.digest.clone()));
             }
             for digest in image.layer_digests.iter().chain([&image.config_digest]) {
                 pulls.push((format!("/v2/team/app/blobs/{digest}"), digest.clone()));
@@ -139,13 +124,7 @@ async fn load(url: String, content: Arc<Content>, stop: Arc<AtomicBool>, mut ran
             0 => drop(http::head(target).try_send().await),
             1 => {
                 let first = random.below(1000);
-                drop(
-                    http::get(target)
-                        .range(&format!("bytes={first}-"))
-                        .discard()
-                        .try_send()
-                        .await,
-                );
+                drop(http::get(target).range(&format!("bytes={first}-")).discard().try_send().await);
             }
             2 => {
                 // A client that leaves.
@@ -164,10 +143,7 @@ async fn load(url: String, content: Arc<Content>, stop: Arc<AtomicBool>, mut ran
             }
         }
     }
-    assert!(
-        seen.keys().all(|status| *status == 200),
-        "answers under load: {seen:?}"
-    );
+    assert!(seen.keys().all(|status| *status == 200), "answers under load: {seen:?}");
 }
 
 /// SplitMix64.

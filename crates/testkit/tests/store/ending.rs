@@ -40,16 +40,10 @@ async fn t_cs5_sigterm_lets_pulls_finish() {
         }
     }
     // An idle connection does not keep the process.
-    let idle = tokio::net::TcpStream::connect(bench.mirror.address())
-        .await
-        .expect("a connection");
+    let idle = tokio::net::TcpStream::connect(bench.mirror.address()).await.expect("a connection");
     let start = Instant::now();
     bench.mirror.sigterm();
-    bench
-        .mirror
-        .wait_until(END, "new connections are refused", |mirror| {
-            refused(mirror.address())
-        });
+    bench.mirror.wait_until(END, "new connections are refused", |mirror| refused(mirror.address()));
     assert_eq!(shelf::ready(&bench.mirror), 503, "/readyz tells while it drains");
     assert!(bench.mirror.runs(), "it waits for the pulls");
     gate.open();
@@ -65,15 +59,8 @@ async fn t_cs5_sigterm_lets_pulls_finish() {
     assert!(status.success(), "{status}");
     assert!(start.elapsed() < END, "{:?}", start.elapsed());
     drop(idle);
-    assert_eq!(
-        shelf::files(bench.mirror.cache_dir()).len(),
-        4,
-        "what was fetched is stored"
-    );
-    assert_eq!(
-        shelf::rows(bench.mirror.cache_dir()),
-        Some(shelf::files(bench.mirror.cache_dir()))
-    );
+    assert_eq!(shelf::files(bench.mirror.cache_dir()).len(), 4, "what was fetched is stored");
+    assert_eq!(shelf::rows(bench.mirror.cache_dir()), Some(shelf::files(bench.mirror.cache_dir())));
     assert_eq!(shelf::fills(bench.mirror.cache_dir()), 0);
 }
 
@@ -88,11 +75,7 @@ async fn t_cs5_sigterm_does_not_wait_for_ever() {
     bench.mirror.sigterm();
     let status = bench.mirror.wait_exit(END).expect("it ends");
     assert!(status.success(), "{status}");
-    assert!(
-        start.elapsed() > Duration::from_secs(4),
-        "it gave the pull some time: {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() > Duration::from_secs(4), "it gave the pull some time: {:?}", start.elapsed());
     let answer = pull.finish().await;
     assert!(!answer.clean_end);
     bench.mirror.restart();
@@ -108,16 +91,10 @@ async fn t_cs5_a_second_sigterm_ends_it() {
     let (url, _) = gated(&bench, 1, &gate);
     let _pull = http::get(&url).open().await;
     bench.mirror.sigterm();
-    bench
-        .mirror
-        .wait_until(END, "it drains", |mirror| mirror.log().contains("draining"));
+    bench.mirror.wait_until(END, "it drains", |mirror| mirror.log().contains("draining"));
     let start = Instant::now();
     bench.mirror.sigterm();
     assert!(bench.mirror.wait_exit(END).is_some(), "it ends");
-    assert!(
-        start.elapsed() < Duration::from_secs(4),
-        "at once: {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(4), "at once: {:?}", start.elapsed());
     gate.open();
 }

@@ -17,16 +17,10 @@ const LARGEST: u64 = 2_000_000;
 #[tokio::test(flavor = "multi_thread")]
 async fn t_df6_64_writers_and_three_times_the_capacity() {
     let bench = Bench::setup().cache("max_size", CAPACITY.to_string()).start();
-    let blobs: Vec<Blob> = (0..32)
-        .map(|seed| Blob::served(&bench, seed, LARGEST - seed * 31_250))
-        .collect();
+    let blobs: Vec<Blob> = (0..32).map(|seed| Blob::served(&bench, seed, LARGEST - seed * 31_250)).collect();
     assert!(blobs.iter().filter_map(|blob| blob.body.len()).sum::<u64>() >= 3 * CAPACITY);
-    let blobs = Arc::new(
-        blobs
-            .into_iter()
-            .map(|blob| (bench.url(&blob.path), blob.digest))
-            .collect::<Vec<_>>(),
-    );
+    let blobs =
+        Arc::new(blobs.into_iter().map(|blob| (bench.url(&blob.path), blob.digest)).collect::<Vec<_>>());
     let done = Arc::new(AtomicBool::new(false));
     let watching = tokio::task::spawn_blocking({
         let (cache, done) = (bench.mirror.cache_dir().to_owned(), done.clone());
@@ -65,15 +59,11 @@ async fn t_df6_64_writers_and_three_times_the_capacity() {
     assert!(most <= CAPACITY + LARGEST, "{most} bytes in files");
     assert!(most > CAPACITY / 2, "the capacity is used: {most}");
 
-    bench.mirror.wait_until(
-        Duration::from_secs(20),
-        "everything is counted, and fits",
-        |mirror| {
-            let files: u64 = shelf::files(mirror.cache_dir()).values().sum();
-            let stored = mirror.metric("entrepot_stored_bytes", &[]);
-            files <= CAPACITY && stored == files as f64 && shelf::fills(mirror.cache_dir()) == 0
-        },
-    );
+    bench.mirror.wait_until(Duration::from_secs(20), "everything is counted, and fits", |mirror| {
+        let files: u64 = shelf::files(mirror.cache_dir()).values().sum();
+        let stored = mirror.metric("entrepot_stored_bytes", &[]);
+        files <= CAPACITY && stored == files as f64 && shelf::fills(mirror.cache_dir()) == 0
+    });
     shelf::assert_sound(bench.mirror.cache_dir());
 }
 
@@ -90,11 +80,8 @@ fn watch(cache: &Path, done: &AtomicBool) -> u64 {
 
 fn look(cache: &Path) -> u64 {
     let mut files = BTreeMap::new();
-    let folders = fs::read_dir(cache.join("blobs/sha256"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|folder| folder.path());
+    let folders =
+        fs::read_dir(cache.join("blobs/sha256")).into_iter().flatten().flatten().map(|folder| folder.path());
     for folder in std::iter::once(cache.join("tmp")).chain(folders) {
         for file in fs::read_dir(folder).into_iter().flatten().flatten() {
             if let Ok(meta) = file.metadata() {
@@ -113,9 +100,7 @@ async fn t_df6_what_is_served_is_not_evicted() {
     served.store(&bench).await;
     let file = shelf::file(&bench.mirror, &served.digest);
     let stream = bench.get(&served.path).open().await;
-    let others: Vec<Blob> = (0..12)
-        .map(|seed| Blob::served(&bench, seed, 4_000_000))
-        .collect();
+    let others: Vec<Blob> = (0..12).map(|seed| Blob::served(&bench, seed, 4_000_000)).collect();
     for blob in &others {
         blob.store(&bench).await;
         assert!(file.exists(), "evicted while it is served");

@@ -32,10 +32,7 @@ async fn t_df1_an_operation_that_always_fails() {
                 blob.pull(&bench).await;
             }
             shelf::assert_sound(bench.mirror.cache_dir());
-            assert!(
-                bench.mirror.metric("entrepot_store_healthy", &[]) == 0.0,
-                "{what}: the metrics tell"
-            );
+            assert!(bench.mirror.metric("entrepot_store_healthy", &[]) == 0.0, "{what}: the metrics tell");
             assert_eq!(ready(&bench.mirror), 503, "{what}: /readyz tells");
             if point != "index::write" {
                 assert!(
@@ -69,11 +66,9 @@ async fn t_df1_an_operation_that_fails_once() {
             }
             Blob::served(&bench, 9, 100_000).store(&bench).await;
             shelf::assert_sound(bench.mirror.cache_dir());
-            bench.mirror.wait_until(
-                std::time::Duration::from_secs(15),
-                "/readyz is well again",
-                |mirror| ready(mirror) == 200,
-            );
+            bench.mirror.wait_until(std::time::Duration::from_secs(15), "/readyz is well again", |mirror| {
+                ready(mirror) == 200
+            });
         }
     }
 }
@@ -82,10 +77,7 @@ async fn t_df1_an_operation_that_fails_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_df1_a_disk_that_fails_under_followers() {
     for after in [1, 20, 70] {
-        let bench = failing(
-            Bench::setup(),
-            &format!("store::write={after}*off->1*return({ENOSPC})->off"),
-        );
+        let bench = failing(Bench::setup(), &format!("store::write={after}*off->1*return({ENOSPC})->off"));
         let blob = Blob::served(&bench, after, 12_000_000);
         let pulls = (0..8).map(|_| blob.pull(&bench));
         futures(pulls).await;
@@ -97,10 +89,7 @@ async fn t_df1_a_disk_that_fails_under_followers() {
 /// T-DF1: a disk that is full before the store is gives space back: the oldest objects go.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_df1_a_full_disk_is_relieved_by_eviction() {
-    let bench = failing(
-        Bench::setup(),
-        &format!("store::reserve=3*off->1*return({ENOSPC})->off"),
-    );
+    let bench = failing(Bench::setup(), &format!("store::reserve=3*off->1*return({ENOSPC})->off"));
     let old: Vec<Blob> = (0..3).map(|seed| Blob::served(&bench, seed, 500_000)).collect();
     for blob in &old {
         blob.store(&bench).await;
@@ -108,11 +97,7 @@ async fn t_df1_a_full_disk_is_relieved_by_eviction() {
     let new = Blob::served(&bench, 10, 700_000);
     new.store(&bench).await;
     let left = shelf::files(bench.mirror.cache_dir());
-    assert_eq!(
-        left.len(),
-        2,
-        "two old ones made room for the new one, and no more: {left:?}"
-    );
+    assert_eq!(left.len(), 2, "two old ones made room for the new one, and no more: {left:?}");
     assert!(left.contains_key(&new.digest));
     assert_eq!(ready(&bench.mirror), 200);
     assert_eq!(bench.mirror.metric("entrepot_evicted_objects", &[]), 2.0);
@@ -125,23 +110,11 @@ fn content(bench: &Bench) -> (Image, Blob) {
 }
 
 async fn pull_image(bench: &Bench, image: &Image) {
-    let manifest = bench
-        .get("/v2/team/app/manifests/v1")
-        .header("accept", media::MANIFEST)
-        .send()
-        .await;
-    assert_eq!(
-        (manifest.status, &manifest.body),
-        (200, &image.manifest),
-        "{manifest:?}"
-    );
+    let manifest = bench.get("/v2/team/app/manifests/v1").header("accept", media::MANIFEST).send().await;
+    assert_eq!((manifest.status, &manifest.body), (200, &image.manifest), "{manifest:?}");
     for digest in image.layer_digests.iter().chain([&image.config_digest]) {
         let blob = bench.get(format!("/v2/team/app/blobs/{digest}")).send().await;
-        assert_eq!(
-            (blob.status, blob.clean_end, &blob.digest),
-            (200, true, digest),
-            "{blob:?}"
-        );
+        assert_eq!((blob.status, blob.clean_end, &blob.digest), (200, true, digest), "{blob:?}");
     }
 }
 
@@ -150,11 +123,7 @@ async fn futures<F: Future<Output = ()>>(all: impl Iterator<Item = F>) {
     let mut all: Vec<_> = all.map(Box::pin).collect();
     std::future::poll_fn(|context| {
         all.retain_mut(|one| one.as_mut().poll(context).is_pending());
-        if all.is_empty() {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
+        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })
     .await;
 }

@@ -14,22 +14,14 @@ type Harm = (&'static str, fn(&Path));
 const HARMS: &[Harm] = &[
     ("untouched", |_| ()),
     ("gone", |index| remove(index)),
-    ("gone, its journal left", |index| {
-        fs::remove_file(index).expect("removing")
-    }),
+    ("gone, its journal left", |index| fs::remove_file(index).expect("removing")),
     ("empty", |index| fs::write(index, b"").expect("writing")),
-    ("garbage", |index| {
-        fs::write(index, [0xa5; 100_000]).expect("writing")
-    }),
+    ("garbage", |index| fs::write(index, [0xa5; 100_000]).expect("writing")),
     ("half", |index| resize(index, 1, 2)),
     ("a header only", |index| resize(index, 1, 1000)),
     ("another page size", |index| scribble(index, 16, &[0x02, 0x01])),
-    ("the schema overwritten", |index| {
-        scribble(index, 100, &[0xff; 400])
-    }),
-    ("the second page overwritten", |index| {
-        scribble(index, 4096, &[0xee; 4096])
-    }),
+    ("the schema overwritten", |index| scribble(index, 100, &[0xff; 400])),
+    ("the second page overwritten", |index| scribble(index, 4096, &[0xee; 4096])),
     ("every page overwritten in its middle", |index| {
         let pages = fs::metadata(index).expect("the index").len() / 4096;
         (0..pages).for_each(|page| scribble(index, page * 4096 + 2000, &[0x5a; 300]));
@@ -38,12 +30,8 @@ const HARMS: &[Harm] = &[
         let len = fs::metadata(index).expect("the index").len();
         scribble(index, len - 4096, &[0x99; 4096]);
     }),
-    ("a journal of garbage", |index| {
-        fs::write(beside(index, "-wal"), [0x37; 50_000]).expect("writing")
-    }),
-    ("shared memory of garbage", |index| {
-        fs::write(beside(index, "-shm"), [0x37; 32_768]).expect("writing")
-    }),
+    ("a journal of garbage", |index| fs::write(beside(index, "-wal"), [0x37; 50_000]).expect("writing")),
+    ("shared memory of garbage", |index| fs::write(beside(index, "-shm"), [0x37; 32_768]).expect("writing")),
     ("an older version", |index| set_version(index, -1)),
     ("a newer version", |index| set_version(index, 99)),
     ("other tables", |index| {
@@ -57,15 +45,11 @@ const HARMS: &[Harm] = &[
     }),
     ("a folder", |index| {
         remove(index);
-        fs::create_dir(index)
-            .and_then(|()| fs::write(index.join("inside"), b"x"))
-            .expect("a folder");
+        fs::create_dir(index).and_then(|()| fs::write(index.join("inside"), b"x")).expect("a folder");
     }),
     ("a folder again", |index| {
         remove(index);
-        fs::create_dir(index)
-            .and_then(|()| fs::write(index.join("inside"), b"x"))
-            .expect("a folder");
+        fs::create_dir(index).and_then(|()| fs::write(index.join("inside"), b"x")).expect("a folder");
     }),
     ("a link to nowhere", |index| {
         remove(index);
@@ -79,23 +63,15 @@ async fn t_cs4_any_index_at_the_start() {
     let mut bench = Bench::new();
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "v1", &image);
-    let blobs: Vec<Blob> = (0..40)
-        .map(|seed| Blob::served(&bench, seed, 3_000 + seed))
-        .collect();
-    assert_eq!(
-        bench.get("/v2/team/app/manifests/v1").send().await.body,
-        image.manifest
-    );
+    let blobs: Vec<Blob> = (0..40).map(|seed| Blob::served(&bench, seed, 3_000 + seed)).collect();
+    assert_eq!(bench.get("/v2/team/app/manifests/v1").send().await.body, image.manifest);
     for blob in &blobs {
         blob.pull(&bench).await;
     }
     agreed(&bench, 41);
     for (what, harm) in HARMS {
         for gently in [true, false] {
-            println!(
-                "{what}, {}",
-                if gently { "after SIGTERM" } else { "after SIGKILL" }
-            );
+            println!("{what}, {}", if gently { "after SIGTERM" } else { "after SIGKILL" });
             if gently {
                 bench.mirror.sigterm();
                 assert!(bench.mirror.wait_exit(Duration::from_secs(10)).is_some());
@@ -109,10 +85,7 @@ async fn t_cs4_any_index_at_the_start() {
             for blob in blobs.iter().step_by(13) {
                 blob.pull(&bench).await;
             }
-            assert_eq!(
-                bench.get("/v2/team/app/manifests/v1").send().await.body,
-                image.manifest
-            );
+            assert_eq!(bench.get("/v2/team/app/manifests/v1").send().await.body, image.manifest);
             agreed(&bench, 41);
             assert_eq!(shelf::ready(&bench.mirror), 200);
         }
@@ -154,11 +127,9 @@ async fn t_cs4_an_index_harmed_in_use() {
             blob.pull(&bench).await;
         }
         agreed(&bench, 10);
-        bench
-            .mirror
-            .wait_until(Duration::from_secs(15), "/readyz is well again", |mirror| {
-                shelf::ready(mirror) == 200
-            });
+        bench.mirror.wait_until(Duration::from_secs(15), "/readyz is well again", |mirror| {
+            shelf::ready(mirror) == 200
+        });
         bench.mirror.kill9();
         bench.mirror.restart();
         agreed(&bench, 10);
@@ -167,15 +138,13 @@ async fn t_cs4_an_index_harmed_in_use() {
 
 /// Waits until the index names exactly the files, of which there are so many.
 fn agreed(bench: &Bench, objects: usize) {
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(40), "index and files agree", |mirror| {
-            let files = shelf::files(mirror.cache_dir());
-            let counted = mirror.metric("entrepot_stored_bytes", &[]);
-            files.len() == objects
-                && shelf::rows(mirror.cache_dir()).as_ref() == Some(&files)
-                && counted == files.values().sum::<u64>() as f64
-        });
+    bench.mirror.wait_until(Duration::from_secs(40), "index and files agree", |mirror| {
+        let files = shelf::files(mirror.cache_dir());
+        let counted = mirror.metric("entrepot_stored_bytes", &[]);
+        files.len() == objects
+            && shelf::rows(mirror.cache_dir()).as_ref() == Some(&files)
+            && counted == files.values().sum::<u64>() as f64
+    });
 }
 
 fn beside(index: &Path, suffix: &str) -> std::path::PathBuf {
@@ -206,7 +175,5 @@ fn scribble(index: &Path, at: u64, bytes: &[u8]) {
 
 fn set_version(index: &Path, version: i64) {
     let index = rusqlite::Connection::open(index).expect("the index");
-    index
-        .pragma_update(None, "user_version", version)
-        .expect("setting the version");
+    index.pragma_update(None, "user_version", version).expect("setting the version");
 }

@@ -24,19 +24,11 @@ async fn t_cs6_a_request_that_panics() {
     )
     .await;
     assert_eq!(raw.statuses(), [500, 200, 200], "{}", raw.text());
-    assert!(
-        raw.text().contains("\"errors\""),
-        "in the registry's words: {}",
-        raw.text()
-    );
+    assert!(raw.text().contains("\"errors\""), "in the registry's words: {}", raw.text());
     let answer = other.finish().await;
     assert_eq!((answer.clean_end, answer.digest), (true, blob.digest.clone()));
     blob.store(&bench).await;
-    assert_eq!(
-        bench.mirror.metric("entrepot_connections", &[]),
-        0.0,
-        "no connection is leaked"
-    );
+    assert_eq!(bench.mirror.metric("entrepot_connections", &[]), 0.0, "no connection is leaked");
 }
 
 /// T-CS6: a fill that panics fails those who wait for it; the next request fills anew.
@@ -47,11 +39,7 @@ async fn t_cs6_a_fill_that_panics() {
     let blob = Blob::served(&bench, 1, 300_000);
     let failed = bench.get(&blob.path).limit(Duration::from_secs(10)).send().await;
     assert_eq!(failed.status, 500, "{failed:?}");
-    assert_eq!(
-        bench.mirror.metric("entrepot_filling", &[]),
-        0.0,
-        "the slot is free"
-    );
+    assert_eq!(bench.mirror.metric("entrepot_filling", &[]), 0.0, "the slot is free");
     assert_eq!(shelf::fills(bench.mirror.cache_dir()), 0);
     blob.store(&bench).await;
 }
@@ -73,14 +61,9 @@ async fn t_cs6_a_flight_that_panics() {
 /// T-CS6: a panic in the store's own work costs no pull, and the store goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_cs6_a_store_that_panics() {
-    for point in [
-        "store::create",
-        "store::write",
-        "store::sync",
-        "store::rename",
-        "store::open",
-        "index::write",
-    ] {
+    for point in
+        ["store::create", "store::write", "store::sync", "store::rename", "store::open", "index::write"]
+    {
         println!("{point}");
         let mut bench = failing(Bench::setup(), &format!("{point}=1*off->1*panic->off"));
         bench.mirror.may_panic();
@@ -94,15 +77,11 @@ async fn t_cs6_a_store_that_panics() {
         }
         assert_eq!(bench.mirror.metric("entrepot_filling", &[]), 0.0);
         shelf::assert_sound(bench.mirror.cache_dir());
+        bench.mirror.wait_until(Duration::from_secs(30), "nothing is left under tmp/", |mirror| {
+            shelf::fills(mirror.cache_dir()) == 0
+        });
         bench
             .mirror
-            .wait_until(Duration::from_secs(30), "nothing is left under tmp/", |mirror| {
-                shelf::fills(mirror.cache_dir()) == 0
-            });
-        bench
-            .mirror
-            .wait_until(Duration::from_secs(30), "/readyz is well", |mirror| {
-                shelf::ready(mirror) == 200
-            });
+            .wait_until(Duration::from_secs(30), "/readyz is well", |mirror| shelf::ready(mirror) == 200);
     }
 }

@@ -11,11 +11,7 @@ use crate::shelf::{self, Blob};
 const SIZE: u64 = 700_001;
 
 fn flip(file: &Path, at: u64) {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(file)
-        .expect("the object's file");
+    let file = File::options().read(true).write(true).open(file).expect("the object's file");
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("reading a byte");
     file.write_all_at(&[byte[0] ^ 0x20], at).expect("writing it back");
@@ -25,33 +21,15 @@ fn flip(file: &Path, at: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_df4_no_damage_is_ever_served() {
     type Damage = Box<dyn Fn(&Path)>;
-    let flips = [
-        0,
-        1,
-        SIZE / 3,
-        SIZE / 2,
-        65_536,
-        SIZE - 65_536,
-        SIZE - 2,
-        SIZE - 1,
-    ];
+    let flips = [0, 1, SIZE / 3, SIZE / 2, 65_536, SIZE - 65_536, SIZE - 2, SIZE - 1];
     let resize = |size: u64| -> Damage {
         Box::new(move |file| {
-            File::options()
-                .write(true)
-                .open(file)
-                .and_then(|file| file.set_len(size))
-                .expect("resizing")
+            File::options().write(true).open(file).and_then(|file| file.set_len(size)).expect("resizing")
         })
     };
     let mut damages: Vec<(String, Damage)> = flips
         .into_iter()
-        .map(|at| {
-            (
-                format!("byte {at} flipped"),
-                Box::new(move |file: &Path| flip(file, at)) as Damage,
-            )
-        })
+        .map(|at| (format!("byte {at} flipped"), Box::new(move |file: &Path| flip(file, at)) as Damage))
         .collect();
     for size in [0, 1, SIZE / 2, SIZE - 1, SIZE + 1, SIZE * 2] {
         damages.push((format!("resized to {size}"), resize(size)));
@@ -91,11 +69,7 @@ async fn t_df4_no_damage_is_ever_served() {
         blob.store(&bench).await;
         assert_eq!(blob.fetches(&bench), before + 1, "{what}: fetched anew, once");
         quarantined += 1.0;
-        assert_eq!(
-            bench.mirror.metric("entrepot_quarantined_objects", &[]),
-            quarantined,
-            "{what}: counted"
-        );
+        assert_eq!(bench.mirror.metric("entrepot_quarantined_objects", &[]), quarantined, "{what}: counted");
         shelf::assert_sound(bench.mirror.cache_dir());
     }
 }
@@ -107,10 +81,7 @@ async fn t_df4_two_files_swapped() {
     let (one, other) = (Blob::served(&bench, 1, SIZE), Blob::served(&bench, 2, SIZE));
     one.store(&bench).await;
     other.store(&bench).await;
-    let (a, b) = (
-        shelf::file(&bench.mirror, &one.digest),
-        shelf::file(&bench.mirror, &other.digest),
-    );
+    let (a, b) = (shelf::file(&bench.mirror, &one.digest), shelf::file(&bench.mirror, &other.digest));
     let aside = bench.mirror.cache_dir().join("aside");
     fs::rename(&a, &aside)
         .and_then(|()| fs::rename(&b, &a))
@@ -154,11 +125,7 @@ async fn t_df4_cut_while_being_served() {
     blob.store(&bench).await;
     let stream = bench.get(&blob.path).open().await;
     let file = shelf::file(&bench.mirror, &blob.digest);
-    File::options()
-        .write(true)
-        .open(&file)
-        .and_then(|file| file.set_len(1_000_000))
-        .expect("cutting");
+    File::options().write(true).open(&file).and_then(|file| file.set_len(1_000_000)).expect("cutting");
     let answer = stream.finish().await;
     assert!(!answer.clean_end, "half an object must not look whole");
     blob.pull(&bench).await;
@@ -173,11 +140,7 @@ async fn t_df4_a_damaged_manifest() {
     let path = "/v2/team/app/manifests/v1";
     assert_eq!(bench.get(path).send().await.body, image.manifest);
     let file = shelf::file(&bench.mirror, &image.digest);
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(5), "the manifest is stored", |_| {
-            file.exists()
-        });
+    bench.mirror.wait_until(Duration::from_secs(5), "the manifest is stored", |_| file.exists());
     bench.mirror.restart();
     flip(&file, 20);
     let answer = bench.get(path).header("accept", media::MANIFEST).send().await;
@@ -194,13 +157,9 @@ async fn t_df4_restored_files_are_adopted() {
     bench.mirror.kill9();
     let file = shelf::file(&bench.mirror, &blob.digest);
     let copy = file.with_extension("copy");
-    fs::copy(&file, &copy)
-        .and_then(|_| fs::rename(&copy, &file))
-        .expect("restoring");
+    fs::copy(&file, &copy).and_then(|_| fs::rename(&copy, &file)).expect("restoring");
     bench.mirror.restart();
-    let pulls: Vec<_> = (0..20)
-        .map(|_| tokio::spawn(bench.get(&blob.path).discard().send()))
-        .collect();
+    let pulls: Vec<_> = (0..20).map(|_| tokio::spawn(bench.get(&blob.path).discard().send())).collect();
     for pull in pulls {
         assert_eq!(pull.await.expect("a pull").digest, blob.digest);
     }

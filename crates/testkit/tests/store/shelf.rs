@@ -19,18 +19,11 @@ pub(crate) fn file(mirror: &Mirror, digest: &str) -> PathBuf {
 /// All object files, by digest, with their sizes.
 pub(crate) fn files(cache: &Path) -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
-    for folder in fs::read_dir(cache.join("blobs/sha256"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for folder in fs::read_dir(cache.join("blobs/sha256")).into_iter().flatten().flatten() {
         for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
             // One that is removed meanwhile is no longer there.
             let Ok(meta) = file.metadata() else { continue };
-            found.insert(
-                format!("sha256:{}", file.file_name().to_string_lossy()),
-                meta.len(),
-            );
+            found.insert(format!("sha256:{}", file.file_name().to_string_lossy()), meta.len());
         }
     }
     found
@@ -41,9 +34,7 @@ pub(crate) fn rows(cache: &Path) -> Option<BTreeMap<String, u64>> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
     let index = rusqlite::Connection::open_with_flags(cache.join("index.db"), flags).ok()?;
     let mut all = index.prepare("SELECT digest, size FROM objects").ok()?;
-    let rows = all
-        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))
-        .ok()?;
+    let rows = all.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))).ok()?;
     rows.collect::<Result<_, _>>().ok()
 }
 
@@ -55,11 +46,7 @@ pub(crate) fn assert_sound(cache: &Path) {
         let Ok(bytes) = fs::read(cache.join("blobs/sha256").join(&hex[..2]).join(hex)) else {
             continue;
         };
-        assert_eq!(
-            &sha256(&bytes),
-            digest,
-            "a stored object does not hash to its name"
-        );
+        assert_eq!(&sha256(&bytes), digest, "a stored object does not hash to its name");
     }
 }
 
@@ -79,11 +66,7 @@ impl Blob {
     pub(crate) fn served(bench: &Bench, seed: u64, size: u64) -> Blob {
         let body = Body::from(Pattern::new(seed, size));
         let digest = bench.upstream.serve_blob("team/app", body.clone());
-        Blob {
-            path: format!("/v2/team/app/blobs/{digest}"),
-            digest,
-            body,
-        }
+        Blob { path: format!("/v2/team/app/blobs/{digest}"), digest, body }
     }
 
     /// Pulls it, and asserts that the bytes are right.
@@ -107,21 +90,14 @@ impl Blob {
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "never stored; log:\n{}",
-                bench.mirror.log()
-            );
+            assert!(start.elapsed() < Duration::from_secs(20), "never stored; log:\n{}", bench.mirror.log());
         }
     }
 
     /// Whether it is there and in the index, and nothing is being filled.
     fn is_stored(&self, mirror: &Mirror) -> bool {
         let size = self.body.len();
-        fs::metadata(file(mirror, &self.digest))
-            .ok()
-            .map(|meta| meta.len())
-            == size
+        fs::metadata(file(mirror, &self.digest)).ok().map(|meta| meta.len()) == size
             && rows(mirror.cache_dir()).is_some_and(|rows| rows.get(&self.digest).copied() == size)
             && mirror.metric("entrepot_filling", &[]) == 0.0
     }

@@ -18,10 +18,7 @@ async fn t_df5_refused_for_a_while() {
     // Quota is tried twice for each object, since eviction may help.
     for (errno, times) in [(EACCES, 3), (EROFS, 3), (EDQUOT, 6)] {
         println!("errno {errno}");
-        let bench = failing(
-            Bench::setup(),
-            &format!("store::create={times}*return({errno})->off"),
-        );
+        let bench = failing(Bench::setup(), &format!("store::create={times}*return({errno})->off"));
         let blobs: Vec<Blob> = (0..3).map(|seed| Blob::served(&bench, seed, 300_000)).collect();
         for blob in &blobs {
             blob.pull(&bench).await;
@@ -30,9 +27,7 @@ async fn t_df5_refused_for_a_while() {
         assert!(shelf::files(bench.mirror.cache_dir()).is_empty());
         bench
             .mirror
-            .wait_until(Duration::from_secs(60), "it recovers by itself", |mirror| {
-                ready(mirror) == 200
-            });
+            .wait_until(Duration::from_secs(60), "it recovers by itself", |mirror| ready(mirror) == 200);
         blobs[0].store(&bench).await;
     }
 }
@@ -44,9 +39,7 @@ async fn t_df5_stored_objects_that_cannot_be_opened() {
     let mut bench = Bench::new();
     let blob = Blob::served(&bench, 1, 300_000);
     blob.store(&bench).await;
-    bench
-        .mirror
-        .set_env("FAILPOINTS", format!("store::open=2*return({EMFILE})->off"));
+    bench.mirror.set_env("FAILPOINTS", format!("store::open=2*return({EMFILE})->off"));
     bench.mirror.restart();
     shelf::assert_failpoints(&bench.mirror);
     for _ in 0..4 {
@@ -58,11 +51,7 @@ async fn t_df5_stored_objects_that_cannot_be_opened() {
         0.0,
         "nothing says that the object is bad"
     );
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(30), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
+    bench.mirror.wait_until(Duration::from_secs(30), "it recovers by itself", |mirror| ready(mirror) == 200);
     assert_eq!(bench.mirror.metric("entrepot_stored_bytes", &[]), 300_000.0);
 }
 
@@ -94,16 +83,10 @@ async fn t_df5_out_of_descriptors() {
         served += usize::from(status == 200);
     }
     assert!(served > 0, "some are served");
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(30), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
+    bench.mirror.wait_until(Duration::from_secs(30), "it recovers by itself", |mirror| ready(mirror) == 200);
     for blob in &blobs {
         bench
-            .eventually(&blob.path, "served", |answer| {
-                answer.status == 200 && answer.digest == blob.digest
-            })
+            .eventually(&blob.path, "served", |answer| answer.status == 200 && answer.digest == blob.digest)
             .await;
     }
     shelf::assert_sound(bench.mirror.cache_dir());
@@ -118,10 +101,7 @@ async fn t_df5_two_seconds_for_each_operation() {
     let blob = Blob::served(&bench, 1, 20_000_000);
     let start = Instant::now();
     blob.pull(&bench).await;
-    assert!(
-        start.elapsed() < Duration::from_secs(15),
-        "as if each of its pieces waited for the disk"
-    );
+    assert!(start.elapsed() < Duration::from_secs(15), "as if each of its pieces waited for the disk");
     assert_eq!(ready(&bench.mirror), 503, "slow is told");
 }
 
@@ -131,30 +111,17 @@ async fn t_df5_a_disk_that_hangs() {
     let mut bench = Bench::new();
     let blob = Blob::served(&bench, 1, 300_000);
     blob.store(&bench).await;
-    bench.mirror.set_env(
-        "FAILPOINTS",
-        "store::open=4*sleep(12000)->off;store::create=4*sleep(12000)->off",
-    );
+    bench.mirror.set_env("FAILPOINTS", "store::open=4*sleep(12000)->off;store::create=4*sleep(12000)->off");
     bench.mirror.restart();
     let start = Instant::now();
-    let pulls: Vec<_> = (0..30)
-        .map(|_| tokio::spawn(bench.get(&blob.path).discard().send()))
-        .collect();
+    let pulls: Vec<_> = (0..30).map(|_| tokio::spawn(bench.get(&blob.path).discard().send())).collect();
     for pull in pulls {
         let answer = pull.await.expect("a pull");
         assert_eq!((answer.status, answer.digest), (200, blob.digest.clone()));
     }
-    assert!(
-        start.elapsed() < Duration::from_secs(11),
-        "nobody waited for the disk: {:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(11), "nobody waited for the disk: {:?}", start.elapsed());
     assert_eq!(ready(&bench.mirror), 503);
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(60), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
+    bench.mirror.wait_until(Duration::from_secs(60), "it recovers by itself", |mirror| ready(mirror) == 200);
     let before = blob.fetches(&bench);
     blob.pull(&bench).await;
     assert_eq!(blob.fetches(&bench), before, "from the disk again");
@@ -174,36 +141,25 @@ async fn t_df5_the_volume_goes_away() {
         blob.pull(&bench).await;
     }
     assert_eq!(ready(&bench.mirror), 503);
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(30), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
+    bench.mirror.wait_until(Duration::from_secs(30), "it recovers by itself", |mirror| ready(mirror) == 200);
     for blob in &blobs[..2] {
         blob.store(&bench).await;
     }
-    bench.mirror.wait_until(
-        Duration::from_secs(30),
-        "only what is there is counted",
-        |mirror| mirror.metric("entrepot_stored_bytes", &[]) == 600_000.0,
-    );
+    bench.mirror.wait_until(Duration::from_secs(30), "only what is there is counted", |mirror| {
+        mirror.metric("entrepot_stored_bytes", &[]) == 600_000.0
+    });
 
     // The old one comes back: what it holds is found again.
     fs::rename(&cache, cache.with_extension("empty")).expect("moving the empty volume away");
     fs::rename(cache.with_extension("away"), &cache).expect("moving the volume back");
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(40), "what is there is counted", |mirror| {
-            mirror.metric("entrepot_stored_bytes", &[]) == 1_200_000.0
-        });
+    bench.mirror.wait_until(Duration::from_secs(40), "what is there is counted", |mirror| {
+        mirror.metric("entrepot_stored_bytes", &[]) == 1_200_000.0
+    });
     let before: usize = blobs.iter().map(|blob| blob.fetches(&bench)).sum();
     for blob in &blobs {
         blob.pull(&bench).await;
     }
-    assert_eq!(
-        blobs.iter().map(|blob| blob.fetches(&bench)).sum::<usize>(),
-        before
-    );
+    assert_eq!(blobs.iter().map(|blob| blob.fetches(&bench)).sum::<usize>(), before);
     bench.mirror.kill9();
 }
 
@@ -213,10 +169,7 @@ async fn t_df5_a_small_volume() {
     let Some(volume) = Volume::mounted("size=20m") else {
         return;
     };
-    let bench = Bench::setup()
-        .cache("max_size", "10GiB")
-        .directory(volume.0.join("cache"))
-        .start();
+    let bench = Bench::setup().cache("max_size", "10GiB").directory(volume.0.join("cache")).start();
     for seed in 0..12 {
         let blob = Blob::served(&bench, seed, 3_000_000);
         blob.store(&bench).await;
@@ -227,20 +180,14 @@ async fn t_df5_a_small_volume() {
     shelf::assert_sound(bench.mirror.cache_dir());
     // Filled up by somebody else, nothing left to evict, not even room for the index.
     let ballast = volume.0.join("ballast");
-    let filling = Command::new("dd")
-        .args(["if=/dev/zero", "bs=64k"])
-        .arg(format!("of={}", ballast.display()))
-        .output();
+    let filling =
+        Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", ballast.display())).output();
     assert!(!filling.expect("dd runs").status.success(), "the volume is full");
     for seed in 30..40 {
         Blob::served(&bench, seed, 3_000_000).pull(&bench).await;
     }
     fs::remove_file(ballast).expect("removing");
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(40), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
+    bench.mirror.wait_until(Duration::from_secs(40), "it recovers by itself", |mirror| ready(mirror) == 200);
     Blob::served(&bench, 41, 3_000_000).store(&bench).await;
 }
 
@@ -256,10 +203,8 @@ async fn t_df5_a_start_on_a_full_volume() {
     bench.mirror.sigterm();
     assert!(bench.mirror.wait_exit(Duration::from_secs(10)).is_some());
     let ballast = volume.0.join("ballast");
-    let filling = Command::new("dd")
-        .args(["if=/dev/zero", "bs=4k"])
-        .arg(format!("of={}", ballast.display()))
-        .output();
+    let filling =
+        Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}", ballast.display())).output();
     assert!(!filling.expect("dd runs").status.success(), "the volume is full");
     bench.mirror.restart();
     blob.pull(&bench).await;
@@ -267,15 +212,8 @@ async fn t_df5_a_start_on_a_full_volume() {
     other.pull(&bench).await;
     fs::remove_file(ballast).expect("removing");
     other.store(&bench).await;
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(40), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
-    assert!(
-        !volume.0.join("cache/index.db.aside").exists(),
-        "a good index is kept"
-    );
+    bench.mirror.wait_until(Duration::from_secs(40), "it recovers by itself", |mirror| ready(mirror) == 200);
+    assert!(!volume.0.join("cache/index.db.aside").exists(), "a good index is kept");
 }
 
 /// T-DF5
@@ -292,11 +230,7 @@ async fn t_df5_out_of_inodes() {
     shelf::assert_sound(bench.mirror.cache_dir());
     let answer = http::get(format!("{}/v2/", bench.mirror.url())).send().await;
     assert_eq!(answer.status, 200);
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(40), "it recovers by itself", |mirror| {
-            ready(mirror) == 200
-        });
+    bench.mirror.wait_until(Duration::from_secs(40), "it recovers by itself", |mirror| ready(mirror) == 200);
 }
 
 /// A small file system of our own, where we may mount one.
@@ -304,15 +238,8 @@ struct Volume(PathBuf);
 
 impl Volume {
     fn mounted(options: &str) -> Option<Volume> {
-        let folder = tempfile::Builder::new()
-            .prefix("entrepot-volume-")
-            .tempdir()
-            .expect("a folder")
-            .keep();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(&folder)
-            .output();
+        let folder = tempfile::Builder::new().prefix("entrepot-volume-").tempdir().expect("a folder").keep();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&folder).output();
         if mount.is_ok_and(|mount| mount.status.success()) {
             return Some(Volume(folder));
         }

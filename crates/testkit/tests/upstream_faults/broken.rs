@@ -69,11 +69,7 @@ async fn t_uf4_a_cut_at_every_sixteenth_is_mended() {
         let requests = blob.requests(&bench.upstream);
         assert_eq!(requests.len(), 2, "cut at {k}/16");
         if k > 0 {
-            assert_eq!(
-                requests[1].range(),
-                Some((k * SIXTEENTH, None)),
-                "only what is missing"
-            );
+            assert_eq!(requests[1].range(), Some((k * SIXTEENTH, None)), "only what is missing");
             assert_eq!(
                 requests[1].header("if-range"),
                 Some(format!("\"{}\"", blob.digest).as_str()),
@@ -89,27 +85,16 @@ async fn t_uf4_a_cut_at_every_sixteenth_is_mended() {
     assert!(bench.counted("resumed") >= 16.0, "{}", bench.mirror.metrics());
     bench.upstream.stop();
     for blob in &blobs {
-        assert_eq!(
-            bench.get(&blob.path).send().await.digest,
-            blob.digest,
-            "stored whole"
-        );
+        assert_eq!(bench.get(&blob.path).send().await.digest, blob.digest, "stored whole");
     }
 }
 
 /// T-UF4: the same for a connection that is reset, and for one that goes silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf4_a_reset_and_a_stall_are_mended() {
-    let bench = Bench::setup()
-        .source(
-            "timeouts",
-            "{ connect: \"2s\", first_byte: \"3s\", stall: \"1s\" }",
-        )
-        .start();
-    for (seed, how) in [
-        (20, Reply::reset_after as fn(Reply, u64) -> Reply),
-        (21, Reply::stall_after),
-    ] {
+    let bench =
+        Bench::setup().source("timeouts", "{ connect: \"2s\", first_byte: \"3s\", stall: \"1s\" }").start();
+    for (seed, how) in [(20, Reply::reset_after as fn(Reply, u64) -> Reply), (21, Reply::stall_after)] {
         let blob = Blob::new(seed);
         let good = blob.good();
         bench.upstream.on(Method::Get, &blob.path).reply_with(blob.good());
@@ -155,11 +140,7 @@ async fn t_uf4_an_upstream_whose_object_changes() {
     let answer = bench.get(&blob.path).send().await;
     assert_eq!((answer.status, &answer.digest), (200, &blob.digest), "{answer:?}");
     let requests = blob.requests(&bench.upstream);
-    assert_eq!(
-        requests.last().and_then(Request::range),
-        None,
-        "the whole is fetched anew: {requests:?}"
-    );
+    assert_eq!(requests.last().and_then(Request::range), None, "the whole is fetched anew: {requests:?}");
 
     // Other bytes under the same ETag, and other bytes honestly under another one.
     for (seed, etag) in [(41, "same"), (42, "other")] {
@@ -167,11 +148,7 @@ async fn t_uf4_an_upstream_whose_object_changes() {
         let (good, same) = (changed.good(), format!("\"{}\"", blob.digest));
         blob.cut_at(&bench.upstream, SIZE / 2, move |request| {
             let reply = good(request).without("etag").without("docker-content-digest");
-            let tag = if etag == "same" {
-                same.as_str()
-            } else {
-                "\"other\""
-            };
+            let tag = if etag == "same" { same.as_str() } else { "\"other\"" };
             match request.range() {
                 // `If-Range` names the old object, so this registry's own check is done by hand.
                 Some((first, _)) if etag == "same" => Reply::status(206)
@@ -186,9 +163,11 @@ async fn t_uf4_an_upstream_whose_object_changes() {
         assert_refused(&answer);
         assert!(answer.length < SIZE, "{etag}: the end is held back");
         assert!(
-            !bench.mirror.stored_files().iter().any(|file| blob
-                .digest
-                .ends_with(&*file.file_name().unwrap_or_default().to_string_lossy())),
+            !bench
+                .mirror
+                .stored_files()
+                .iter()
+                .any(|file| blob.digest.ends_with(&*file.file_name().unwrap_or_default().to_string_lossy())),
             "{etag}: nothing is kept"
         );
     }
@@ -204,21 +183,11 @@ async fn t_uf4_resumed_bytes_are_hashed_with_those_before() {
         bench
             .upstream
             .on(Method::Get, &blob.path)
-            .reply_with(move |request| {
-                if flip_first {
-                    rest(request)
-                } else {
-                    rest(request).flip(SIZE - 1)
-                }
-            });
-        bench
-            .upstream
-            .on(Method::Get, &blob.path)
-            .times(1)
-            .reply_with(move |request| {
-                let reply = good(request).truncate_after(SIZE / 2);
-                if flip_first { reply.flip(7) } else { reply }
-            });
+            .reply_with(move |request| if flip_first { rest(request) } else { rest(request).flip(SIZE - 1) });
+        bench.upstream.on(Method::Get, &blob.path).times(1).reply_with(move |request| {
+            let reply = good(request).truncate_after(SIZE / 2);
+            if flip_first { reply.flip(7) } else { reply }
+        });
         let answer = bench.get(&blob.path).send().await;
         assert!(!answer.clean_end, "never a complete answer: {answer:?}");
         bench.assert_nothing_stored();
@@ -232,20 +201,14 @@ async fn t_uf4_parts_that_do_not_fit() {
     let half = SIZE / 2;
     type Wrong = fn(&Blob) -> Reply;
     let wrong: [(&str, Wrong); 6] = [
-        ("from another byte on", |blob| {
-            part(blob, SIZE / 2 + 1, SIZE, SIZE)
-        }),
+        ("from another byte on", |blob| part(blob, SIZE / 2 + 1, SIZE, SIZE)),
         ("from the start", |blob| part(blob, 0, SIZE, SIZE)),
         ("of another size", |blob| part(blob, SIZE / 2, SIZE, SIZE + 1)),
-        ("without saying which", |blob| {
-            part(blob, SIZE / 2, SIZE, SIZE).without("content-range")
-        }),
+        ("without saying which", |blob| part(blob, SIZE / 2, SIZE, SIZE).without("content-range")),
         ("in several parts", |blob| {
             part(blob, SIZE / 2, SIZE, SIZE).header("content-type", "multipart/byteranges; boundary=x")
         }),
-        ("unsatisfiable", |_| {
-            Reply::status(416).header("content-range", format!("bytes */{SIZE}"))
-        }),
+        ("unsatisfiable", |_| Reply::status(416).header("content-range", format!("bytes */{SIZE}"))),
     ];
     for (seed, (name, wrong)) in (60..).zip(wrong) {
         let bench = Bench::new();
@@ -280,13 +243,10 @@ async fn t_uf4_breaks_are_mended_a_few_times_only() {
     let bench = Bench::new();
     let (stuck, slow) = (Blob::new(70), Blob::new(71));
     let (good, other) = (stuck.good(), slow.good());
-    bench
-        .upstream
-        .on(Method::Get, &stuck.path)
-        .reply_with(move |request| match request.range() {
-            Some(_) => good(request).truncate_after(0),
-            None => good(request).truncate_after(SIZE / 2),
-        });
+    bench.upstream.on(Method::Get, &stuck.path).reply_with(move |request| match request.range() {
+        Some(_) => good(request).truncate_after(0),
+        None => good(request).truncate_after(SIZE / 2),
+    });
     bench
         .upstream
         .on(Method::Get, &slow.path)
@@ -315,16 +275,9 @@ async fn t_uf4_behind_a_redirect_the_registry_is_asked_again() {
         Reply::redirect(307, format!("{url}/signed?n={n}"))
     });
     let (good, rest) = (blob.good(), blob.good());
-    cdn.on(Method::Get, "/signed").reply_with(move |request| {
-        if request.query == "n=0" {
-            Reply::status(403)
-        } else {
-            rest(request)
-        }
-    });
     cdn.on(Method::Get, "/signed")
-        .times(1)
-        .reply_with(move |request| good(request).truncate_after(SIZE / 2));
+        .reply_with(move |request| if request.query == "n=0" { Reply::status(403) } else { rest(request) });
+    cdn.on(Method::Get, "/signed").times(1).reply_with(move |request| good(request).truncate_after(SIZE / 2));
     let answer = bench.get(&blob.path).limit(Duration::from_secs(20)).send().await;
     assert_eq!((answer.status, &answer.digest), (200, &blob.digest), "{answer:?}");
     let asked = cdn.requests();

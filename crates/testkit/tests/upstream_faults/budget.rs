@@ -20,26 +20,17 @@ async fn t_rl7_a_low_budget_is_not_spent_on_what_is_held() {
     bench.upstream.on(Method::Head, tag).reply(manifest(&held, "11"));
     assert_eq!(bench.get(tag).send().await.status, 200);
     let fresh = bench.get(tag).send().await;
-    assert_eq!(
-        fresh.header("warning"),
-        None,
-        "eleven of a hundred are enough: {fresh:?}"
-    );
+    assert_eq!(fresh.header("warning"), None, "eleven of a hundred are enough: {fresh:?}");
     assert!(bench.upstream.count(Method::Head, tag) >= 1);
 
-    bench
-        .upstream
-        .on(Method::Get, "/v2/team/app/manifests/cold")
-        .reply(manifest(&cold, "10"));
+    bench.upstream.on(Method::Get, "/v2/team/app/manifests/cold").reply(manifest(&cold, "10"));
     assert_eq!(bench.get("/v2/team/app/manifests/cold").send().await.status, 200);
     let asked = bench.upstream.requests().len();
     for _ in 0..5 {
         let answer = bench.get(tag).send().await;
         assert_eq!((answer.status, &answer.digest), (200, &held.digest), "{answer:?}");
         assert!(
-            answer
-                .header("warning")
-                .is_some_and(|text| text.starts_with("299 - \"upstream limits")),
+            answer.header("warning").is_some_and(|text| text.starts_with("299 - \"upstream limits")),
             "{answer:?}"
         );
     }
@@ -64,10 +55,7 @@ async fn t_rl7_an_empty_budget_sends_nothing() {
     assert_eq!(bench.get(tag).send().await.status, 200);
     for n in 0..5 {
         for reference in [format!("cold{n}"), entrepot_testkit::script::sha256(&[n])] {
-            let answer = bench
-                .get(format!("/v2/team/app/manifests/{reference}"))
-                .send()
-                .await;
+            let answer = bench.get(format!("/v2/team/app/manifests/{reference}")).send().await;
             assert_error(&answer, 429, "TOOMANYREQUESTS");
             let wait: u64 = answer
                 .header("retry-after")
@@ -83,11 +71,7 @@ async fn t_rl7_an_empty_budget_sends_nothing() {
         .filter(|request| request.path.contains("/manifests/") && request.method == "GET")
         .count();
     assert_eq!(gets, 1, "{:?}", bench.upstream.summary());
-    assert_eq!(
-        bench.get(tag).send().await.digest,
-        last.digest,
-        "what is held is served"
-    );
+    assert_eq!(bench.get(tag).send().await.digest, last.digest, "what is held is served");
     let blob = format!("/v2/team/app/blobs/{}", last.layer_digests[0]);
     assert_eq!(bench.get(blob).send().await.status, 200, "blobs are no pulls");
     let answer = bench.get("/v2/other.test/team/app/manifests/latest").send().await;
@@ -100,21 +84,13 @@ async fn t_rl7_a_pull_limit_is_not_knocked_at_again() {
     let bench = Bench::new();
     let hub = serde_json::json!({"errors": [{"code": "TOOMANYREQUESTS",
         "message": "You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit"}]});
-    bench
-        .upstream
-        .on(Method::Get, "/v2/team/app/manifests/*")
-        .reply(Reply::json(429, &hub));
+    bench.upstream.on(Method::Get, "/v2/team/app/manifests/*").reply(Reply::json(429, &hub));
     for n in 0..6 {
         let answer = bench.get(format!("/v2/team/app/manifests/{n}")).send().await;
         assert_error(&answer, 429, "TOOMANYREQUESTS");
         assert!(answer.header("retry-after").is_some());
     }
-    assert_eq!(
-        bench.upstream.requests().len(),
-        1,
-        "{:?}",
-        bench.upstream.summary()
-    );
+    assert_eq!(bench.upstream.requests().len(), 1, "{:?}", bench.upstream.summary());
     // Blobs go on.
     let digest = bench.upstream.serve_blob("team/app", "a blob");
     let answer = bench.get(format!("/v2/team/app/blobs/{digest}")).send().await;

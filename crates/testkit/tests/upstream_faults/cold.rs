@@ -27,11 +27,7 @@ async fn cold(path: impl Fn(&str) -> String) {
     for (fault, (head, get)) in faults.iter().zip(&answers) {
         judge(fault, get);
         // After it the breaker may be open, or the conversation held off.
-        assert!(
-            fault.statuses.contains(&head.status) || head.status == 503,
-            "{}: {head:?}",
-            fault.name
-        );
+        assert!(fault.statuses.contains(&head.status) || head.status == 503, "{}: {head:?}", fault.name);
         if let Failing::Scripted(upstream, _) = &fault.upstream {
             assert!(
                 (1..=8).contains(&upstream.requests().len()),
@@ -46,56 +42,32 @@ async fn cold(path: impl Fn(&str) -> String) {
 
 fn judge(fault: &Fault, answer: &Response) {
     let name = fault.name;
-    assert_ne!(
-        answer.status, 404,
-        "{name}: that upstream fails says nothing of what it has"
-    );
+    assert_ne!(answer.status, 404, "{name}: that upstream fails says nothing of what it has");
     // HEAD was asked a moment before: five faults in a row open the breaker.
     let suspended = answer.status == 503 && answer.header("retry-after").is_some();
-    assert!(
-        fault.statuses.contains(&answer.status) || suspended,
-        "{name}: {answer:?}"
-    );
+    assert!(fault.statuses.contains(&answer.status) || suspended, "{name}: {answer:?}");
     assert!(answer.clean_end);
     let code = if suspended { "UNAVAILABLE" } else { fault.code };
     assert_eq!(answer.error_code(), code, "{name}: {answer:?}");
     assert!(
-        answer.json()["errors"][0]["message"]
-            .as_str()
-            .is_some_and(|message| message.len() > 10),
+        answer.json()["errors"][0]["message"].as_str().is_some_and(|message| message.len() > 10),
         "{name}: a sentence: {answer:?}"
     );
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{name}");
-    assert!(
-        !answer.text().contains("nginx"),
-        "{name}: upstream's page is not ours"
-    );
-    assert!(
-        !answer.text().contains("127.0.0.1"),
-        "{name}: no address: {answer:?}"
-    );
-    assert_eq!(
-        answer.header("www-authenticate"),
-        None,
-        "{name}: there is nothing to log in to here"
-    );
+    assert!(!answer.text().contains("nginx"), "{name}: upstream's page is not ours");
+    assert!(!answer.text().contains("127.0.0.1"), "{name}: no address: {answer:?}");
+    assert_eq!(answer.header("www-authenticate"), None, "{name}: there is nothing to log in to here");
     assert_only_our_headers(answer);
     if matches!(name, "tls-alert" | "tls-plain") {
         let status = answer.header("cache-status").unwrap_or_default();
-        assert!(
-            status.ends_with("detail=upstream_tls"),
-            "{name}: not merely unreachable: {answer:?}"
-        );
+        assert!(status.ends_with("detail=upstream_tls"), "{name}: not merely unreachable: {answer:?}");
     }
     if let (Some((least, most)), false) = (fault.retry_after, suspended) {
         let said: u64 = answer
             .header("retry-after")
             .and_then(|value| value.parse().ok())
             .unwrap_or_else(|| panic!("{name}: Retry-After in seconds: {answer:?}"));
-        assert!(
-            (least..=most).contains(&said),
-            "{name}: {said} is not within {least}..={most}"
-        );
+        assert!((least..=most).contains(&said), "{name}: {said} is not within {least}..={most}");
     }
 }
 
@@ -146,21 +118,13 @@ async fn t_uf1_nothing_of_a_failure_is_remembered() {
         let blob = format!("{}/blobs/{}", fault.repository(), image.layer_digests[0]);
         for path in [&manifest, &blob] {
             let answer = bench.get(path).limit(Duration::from_secs(20)).send().await;
-            assert!(
-                answer.status >= 400 && answer.status != 404,
-                "{}: {answer:?}",
-                fault.name
-            );
+            assert!(answer.status >= 400 && answer.status != 404, "{}: {answer:?}", fault.name);
         }
         upstream.clear_rules();
         upstream.serve_image("team/app", "latest", &image);
-        let good = bench
-            .eventually(&manifest, fault.name, |answer| answer.status == 200)
-            .await;
+        let good = bench.eventually(&manifest, fault.name, |answer| answer.status == 200).await;
         assert_eq!(good.digest, image.digest);
-        let good = bench
-            .eventually(&blob, fault.name, |answer| answer.status == 200)
-            .await;
+        let good = bench.eventually(&blob, fault.name, |answer| answer.status == 200).await;
         assert_eq!(good.digest, image.layer_digests[0]);
     }
 }

@@ -34,9 +34,7 @@ fn slot(source: usize, repository: usize, tag: usize) -> usize {
 async fn t_cp1_sources_never_cross() {
     let upstreams: Vec<Upstream> = SOURCES.iter().map(|_| Upstream::start()).collect();
     for upstream in &upstreams {
-        upstream
-            .on(Method::Any, Paths::from("/v2/*"))
-            .reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
+        upstream.on(Method::Any, Paths::from("/v2/*")).reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
     }
     let setup = upstreams.iter().zip(SOURCES).fold(
         Bench::setup()
@@ -64,9 +62,8 @@ async fn t_cp1_sources_never_cross() {
         }
     }
     for _ in 0..190 {
-        let plan: Vec<[usize; 7]> = (0..10)
-            .map(|_| [3, 2, 2, 4, 5, 3, 2].map(|below| drawn.next(below)))
-            .collect();
+        let plan: Vec<[usize; 7]> =
+            (0..10).map(|_| [3, 2, 2, 4, 5, 3, 2].map(|below| drawn.next(below))).collect();
         let (known, base) = (history.clone(), bench.mirror.url());
         http::parallel(plan.len(), move |i| ask(base.clone(), plan[i], known.clone())).await;
         publish(drawn.next(3), drawn.next(2), drawn.next(2));
@@ -78,10 +75,7 @@ async fn ask(base: String, plan: [usize; 7], known: History) {
     let [source, repository, tag, spelling, kind, other, head] = plan;
     let (own, foreign) = {
         let known = known.lock().expect("no holder panics");
-        (
-            known[slot(source, repository, tag)].clone(),
-            known[slot(other, repository, tag)].clone(),
-        )
+        (known[slot(source, repository, tag)].clone(), known[slot(other, repository, tag)].clone())
     };
     let (newest, theirs) = (&own[own.len() - 1], &foreign[foreign.len() - 1]);
     let tail = match kind {
@@ -93,42 +87,21 @@ async fn ask(base: String, plan: [usize; 7], known: History) {
     };
     let (name, repository) = (SOURCES[source], REPOSITORIES[repository]);
     let (path, host) = match spelling {
-        0 => (
-            format!("/v2/{name}.test/{repository}/{tail}"),
-            "mirror.example.com".to_owned(),
-        ),
-        1 => (
-            format!("/{name}.test/v2/{repository}/{tail}"),
-            "mirror.example.com".to_owned(),
-        ),
-        2 => (
-            format!("/v2/{repository}/{tail}?ns={name}.test"),
-            "two.mirror.example.com".to_owned(),
-        ),
-        _ => (
-            format!("/v2/{repository}/{tail}"),
-            format!("{name}.mirror.example.com"),
-        ),
+        0 => (format!("/v2/{name}.test/{repository}/{tail}"), "mirror.example.com".to_owned()),
+        1 => (format!("/{name}.test/v2/{repository}/{tail}"), "mirror.example.com".to_owned()),
+        2 => (format!("/v2/{repository}/{tail}?ns={name}.test"), "two.mirror.example.com".to_owned()),
+        _ => (format!("/v2/{repository}/{tail}"), format!("{name}.mirror.example.com")),
     };
     let method = if head == 1 { "HEAD" } else { "GET" };
-    let answer = http::request(method, format!("{base}{path}"))
-        .host(&host)
-        .send()
-        .await;
-    let said = answer
-        .header("docker-content-digest")
-        .unwrap_or_default()
-        .to_owned();
+    let answer = http::request(method, format!("{base}{path}")).host(&host).send().await;
+    let said = answer.header("docker-content-digest").unwrap_or_default().to_owned();
     let what = format!("{method} {path} at {host}");
     match kind {
         0 => {
             // The tag may move while it is asked for: then it is what it has become.
             let ever = known.lock().expect("no holder panics")[slot(source, plan[1], tag)].clone();
             assert_eq!(answer.status, 200, "{what}: {answer:?}");
-            assert!(
-                ever.iter().any(|image| image.digest == said),
-                "{what}: {answer:?}"
-            );
+            assert!(ever.iter().any(|image| image.digest == said), "{what}: {answer:?}");
         }
         1 | 2 => assert_eq!(answer.status, 200, "{what}: {answer:?}"),
         _ if other == source => assert_eq!(answer.status, 200, "{what}: {answer:?}"),
@@ -149,12 +122,8 @@ async fn t_cp3_accept_variants_do_not_poison_each_other() {
     let bench = Bench::new();
     let images = [Image::small(1), Image::small(2)];
     let index = Image::index(&images);
-    let digest = bench
-        .upstream
-        .serve_manifest("team/app", "multi", &index, media::INDEX);
-    bench
-        .upstream
-        .serve_manifest("team/app", "single", &images[0].manifest, media::MANIFEST);
+    let digest = bench.upstream.serve_manifest("team/app", "multi", &index, media::INDEX);
+    bench.upstream.serve_manifest("team/app", "single", &images[0].manifest, media::MANIFEST);
     let many: String = (0..200)
         .map(|n| format!("application/x-{n}"))
         .chain([media::INDEX.to_owned(), media::MANIFEST.to_owned()])
@@ -169,11 +138,7 @@ async fn t_cp3_accept_variants_do_not_poison_each_other() {
         (Some("*/*"), true, true),
         (None, true, true),
         (Some("application/*"), true, true),
-        (
-            Some("application/vnd.oci.image.index.v1+json;q=0, */*"),
-            false,
-            true,
-        ),
+        (Some("application/vnd.oci.image.index.v1+json;q=0, */*"), false, true),
         (
             Some(
                 "application/vnd.oci.image.index.v1+json;q=0.1, application/vnd.oci.image.manifest.v1+json;q=0.9",

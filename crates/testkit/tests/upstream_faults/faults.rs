@@ -39,23 +39,11 @@ pub(crate) enum Failing {
 impl Fault {
     fn of(name: &'static str, reply: Reply, statuses: &'static [u16], code: &'static str) -> Fault {
         let upstream = Failing::Scripted(Upstream::start(), Box::new(reply));
-        Fault {
-            name,
-            upstream,
-            statuses,
-            code,
-            retry_after: None,
-        }
+        Fault { name, upstream, statuses, code, retry_after: None }
     }
 
     fn beyond(name: &'static str, upstream: Failing, statuses: &'static [u16]) -> Fault {
-        Fault {
-            name,
-            upstream,
-            statuses,
-            code: "UNAVAILABLE",
-            retry_after: None,
-        }
+        Fault { name, upstream, statuses, code: "UNAVAILABLE", retry_after: None }
     }
 
     fn saying(mut self, least: u64, most: u64) -> Fault {
@@ -90,48 +78,22 @@ pub(crate) fn all() -> Vec<Fault> {
     let in_five = SystemTime::now() + Duration::from_secs(5);
     let mut faults = vec![
         Fault::of("r429-seconds", limited("5"), &[429], "TOOMANYREQUESTS").saying(1, 5),
-        Fault::of(
-            "r429-date",
-            limited(&http_date(in_five)),
-            &[429],
-            "TOOMANYREQUESTS",
-        )
-        .saying(1, 5),
+        Fault::of("r429-date", limited(&http_date(in_five)), &[429], "TOOMANYREQUESTS").saying(1, 5),
         Fault::of("r429-absurd", limited("99999999999"), &[429], "TOOMANYREQUESTS").saying(60, 21_600),
         Fault::of("r429-mute", Reply::status(429), &[429], "TOOMANYREQUESTS").saying(1, 900),
         Fault::of("r500", Reply::oci_error(500, "UNKNOWN"), &[502], "UNAVAILABLE"),
         Fault::of("r500-page", page(500), &[502], "UNAVAILABLE"),
         Fault::of("r502", page(502), &[502], "UNAVAILABLE"),
-        Fault::of(
-            "r503",
-            Reply::status(503).header("retry-after", "30"),
-            &[502],
-            "UNAVAILABLE",
-        )
-        .saying(1, 30),
+        Fault::of("r503", Reply::status(503).header("retry-after", "30"), &[502], "UNAVAILABLE")
+            .saying(1, 30),
         Fault::of("r504", Reply::status(504), &[504], "UNAVAILABLE"),
-        Fault::of(
-            "r401",
-            Reply::oci_error(401, "UNAUTHORIZED"),
-            &[401],
-            "UNAUTHORIZED",
-        ),
+        Fault::of("r401", Reply::oci_error(401, "UNAUTHORIZED"), &[401], "UNAUTHORIZED"),
         Fault::of("r403", Reply::oci_error(403, "DENIED"), &[403], "DENIED"),
         Fault::of("r418", Reply::status(418), &[502], "UNKNOWN"),
-        Fault::of(
-            "silent",
-            Reply::status(200).delay(Duration::from_secs(60)),
-            &[504],
-            "UNAVAILABLE",
-        ),
+        Fault::of("silent", Reply::status(200).delay(Duration::from_secs(60)), &[504], "UNAVAILABLE"),
         Fault::of("reset", Reply::reset(), &[502], "UNAVAILABLE"),
         Fault::of("hangs-up", Reply::close_before_head(), &[502], "UNAVAILABLE"),
-        Fault::of(
-            "garbage",
-            Reply::raw("\u{1}\u{2}SSH-2.0-x\r\n\r\n"),
-            &[502],
-            "UNKNOWN",
-        ),
+        Fault::of("garbage", Reply::raw("\u{1}\u{2}SSH-2.0-x\r\n\r\n"), &[502], "UNKNOWN"),
     ];
     // An alert of level fatal, handshake_failure; and what a TLS client hears from a plain HTTP server.
     let alert = RawServer::start(b"\x15\x03\x03\x00\x02\x02\x28");
@@ -140,27 +102,15 @@ pub(crate) fn all() -> Vec<Fault> {
     faults.push(Fault::beyond("tls-alert", Failing::Raw(alert), &[502]));
     faults.push(Fault::beyond("tls-plain", Failing::Raw(plain), &[502]));
     faults.push(Fault::beyond("tls-closes", Failing::Raw(closes), &[502]));
-    faults.push(Fault::beyond(
-        "refused",
-        Failing::Absent(format!("http://{}", free_port())),
-        &[502],
-    ));
-    faults.push(Fault::beyond(
-        "no-name",
-        Failing::Absent("https://registry.invalid".into()),
-        &[502, 504],
-    ));
+    faults.push(Fault::beyond("refused", Failing::Absent(format!("http://{}", free_port())), &[502]));
+    faults.push(Fault::beyond("no-name", Failing::Absent("https://registry.invalid".into()), &[502, 504]));
     faults
 }
 
 /// Adds each fault as a source `<name>.test`.
 pub(crate) fn with_sources(setup: Setup, faults: &[Fault], keys: &[(&str, &str)]) -> Setup {
     faults.iter().fold(setup, |setup, fault| {
-        let timeouts = if fault.name == "silent" {
-            IMPATIENT
-        } else {
-            TIMEOUTS
-        };
+        let timeouts = if fault.name == "silent" { IMPATIENT } else { TIMEOUTS };
         let keys: Vec<_> = [("timeouts", timeouts)].iter().chain(keys).copied().collect();
         setup.and_source(fault.name, &fault.url(), &keys)
     })
@@ -173,9 +123,7 @@ pub(crate) fn free_port() -> SocketAddr {
 }
 
 fn page(status: u16) -> Reply {
-    Reply::status(status)
-        .header("content-type", "text/html")
-        .body("<html><body>nginx</body></html>")
+    Reply::status(status).header("content-type", "text/html").body("<html><body>nginx</body></html>")
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, which `date` writes.

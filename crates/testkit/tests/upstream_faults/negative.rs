@@ -29,37 +29,24 @@ async fn t_cp4_absence_is_believed_for_its_time_and_no_longer() {
         // A machine that took longer than the TTL for this says nothing.
         if first.elapsed() < ttl {
             assert_eq!((again.status, head.status), (404, 404));
-            assert_eq!(
-                bench.upstream.count(Method::Any, path),
-                asked,
-                "{path}: remembered"
-            );
+            assert_eq!(bench.upstream.count(Method::Any, path), asked, "{path}: remembered");
         }
     }
     bench.upstream.clear_rules();
     bench.upstream.serve_image("team/app", "latest", &image);
     let appeared = Instant::now();
     for path in &paths {
-        let answer = bench
-            .eventually(path, "it has appeared", |answer| answer.status == 200)
-            .await;
+        let answer = bench.eventually(path, "it has appeared", |answer| answer.status == 200).await;
         assert!(answer.clean_end);
     }
-    assert!(
-        appeared.elapsed() < ttl + Duration::from_secs(2),
-        "visible after {:?}",
-        appeared.elapsed()
-    );
+    assert!(appeared.elapsed() < ttl + Duration::from_secs(2), "visible after {:?}", appeared.elapsed());
 }
 
 /// T-CP4: for one repository, reference and registry only.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_cp4_absence_is_of_one_thing_only() {
     let other = entrepot_testkit::script::Upstream::start();
-    let bench = Bench::setup()
-        .cache("negative_ttl", "1h")
-        .and_source("other", &other.url(), &[])
-        .start();
+    let bench = Bench::setup().cache("negative_ttl", "1h").and_source("other", &other.url(), &[]).start();
     let image = Image::small(2);
     bench
         .upstream
@@ -86,8 +73,5 @@ async fn t_cp4_absence_is_of_one_thing_only() {
         entrepot_testkit::script::media::MANIFEST,
     );
     assert_eq!(bench.get("/v2/team/app/manifests/two").send().await.status, 200);
-    assert_eq!(
-        bench.get("/v2/team/app/manifests/latest").send().await.status,
-        404
-    );
+    assert_eq!(bench.get("/v2/team/app/manifests/latest").send().await.status, 404);
 }

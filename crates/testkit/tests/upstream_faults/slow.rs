@@ -27,11 +27,7 @@ fn assert_gave_up(answer: &Response, name: &str) {
 async fn t_uf5_a_blob_that_stalls_or_drips_is_given_up() {
     let bench = bench();
     let mut paths = Vec::new();
-    for (seed, name) in [
-        (1, "stalls at once"),
-        (2, "stalls in the middle"),
-        (3, "drips 1 kB/s"),
-    ] {
+    for (seed, name) in [(1, "stalls at once"), (2, "stalls in the middle"), (3, "drips 1 kB/s")] {
         let body = Body::from(Pattern::new(seed, SIZE));
         let digest = body.sha256();
         let path = format!("/v2/team/app/blobs/{digest}");
@@ -69,10 +65,7 @@ async fn t_uf5_documents_that_stall_are_given_up() {
         ("/v2/team/app/manifests/stalls", manifest().stall_after(9)),
         ("/v2/team/drips/tags/list", Reply::json(200, &list).drip(1)),
         ("/v2/team/app/tags/list", Reply::json(200, &list).stall_after(3)),
-        (
-            "/v2/team/refused/tags/list",
-            Reply::oci_error(429, "TOOMANYREQUESTS").stall_after(3),
-        ),
+        ("/v2/team/refused/tags/list", Reply::oci_error(429, "TOOMANYREQUESTS").stall_after(3)),
     ] {
         bench.upstream.on(Method::Read, path).reply(reply);
     }
@@ -101,19 +94,13 @@ async fn t_uf5_documents_that_stall_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf5_an_upstream_that_says_nothing() {
     let bench = bench();
-    bench
-        .upstream
-        .on(Method::Any, "/*")
-        .reply(Reply::status(200).delay(Duration::from_secs(60)));
+    bench.upstream.on(Method::Any, "/*").reply(Reply::status(200).delay(Duration::from_secs(60)));
     let digest = sha256(b"x");
-    let urls: Vec<String> = [
-        "manifests/1".to_owned(),
-        format!("manifests/{digest}"),
-        format!("blobs/{digest}"),
-    ]
-    .iter()
-    .map(|tail| bench.url(format!("/v2/team/app/{tail}")))
-    .collect();
+    let urls: Vec<String> =
+        ["manifests/1".to_owned(), format!("manifests/{digest}"), format!("blobs/{digest}")]
+            .iter()
+            .map(|tail| bench.url(format!("/v2/team/app/{tail}")))
+            .collect();
     let answers = http::parallel(urls.len(), move |i| {
         let url = urls[i].clone();
         async move { http::get(url).send().await }
@@ -136,25 +123,15 @@ impl BlackHole {
     fn new() -> Self {
         let listener =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        listener
-            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-            .expect("a free port");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
         listener.listen(0).expect("a queue");
-        let address = listener
-            .local_addr()
-            .expect("bound")
-            .as_socket()
-            .expect("an IP address");
+        let address = listener.local_addr().expect("bound").as_socket().expect("an IP address");
         let mut filling = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
             filling.push(stream);
             assert!(filling.len() < 64, "the queue fills up");
         }
-        Self {
-            address,
-            _listener: listener,
-            _filling: filling,
-        }
+        Self { address, _listener: listener, _filling: filling }
     }
 }
 
@@ -163,11 +140,7 @@ impl BlackHole {
 async fn t_uf5_a_half_open_host() {
     let hole = BlackHole::new();
     let bench = Bench::setup()
-        .and_source(
-            "hole",
-            &format!("http://{}", hole.address),
-            &[("timeouts", SHORT)],
-        )
+        .and_source("hole", &format!("http://{}", hole.address), &[("timeouts", SHORT)])
         .start();
     let answer = bench.get("/v2/hole.test/team/app/manifests/1").send().await;
     assert!(matches!(answer.status, 502 | 504), "{answer:?}");
@@ -186,41 +159,23 @@ async fn t_uf5_a_hanging_upstream_leaves_the_others_alone() {
     bench.upstream.serve_image("team/app", "latest", &image);
     let body = Body::from(Pattern::new(99, SIZE));
     let digest = body.sha256();
-    hanging.on(Method::Any, "/v2/team/stalls/*").reply(
-        Reply::ok(body)
-            .header("etag", format!("\"{digest}\""))
-            .stall_after(100_000),
-    );
     hanging
-        .on(Method::Any, "/v2/team/silent/*")
-        .reply(Reply::status(200).delay(Duration::from_secs(60)));
+        .on(Method::Any, "/v2/team/stalls/*")
+        .reply(Reply::ok(body).header("etag", format!("\"{digest}\"")).stall_after(100_000));
+    hanging.on(Method::Any, "/v2/team/silent/*").reply(Reply::status(200).delay(Duration::from_secs(60)));
     let base = bench.mirror.url();
     let stuck = tokio::spawn(http::parallel(100, move |i| {
         let kind = if i % 2 == 0 { "stalls" } else { "silent" };
-        let url = format!(
-            "{base}/v2/hangs.test/team/{kind}/blobs/{}",
-            sha256(format!("{i}").as_bytes())
-        );
+        let url = format!("{base}/v2/hangs.test/team/{kind}/blobs/{}", sha256(format!("{i}").as_bytes()));
         async move { http::get(url).send().await }
     }));
-    hanging
-        .wait_until(Duration::from_secs(10), "the pulls hang", |requests| {
-            requests.len() >= 20
-        })
-        .await;
+    hanging.wait_until(Duration::from_secs(10), "the pulls hang", |requests| requests.len() >= 20).await;
     let start = Instant::now();
     let mut times = Vec::new();
     for n in 0..40 {
         let reference = if n == 0 { "latest" } else { image.digest.as_str() };
-        let answer = bench
-            .get(format!("/v2/team/app/manifests/{reference}"))
-            .send()
-            .await;
-        assert_eq!(
-            (answer.status, &answer.digest),
-            (200, &image.digest),
-            "{answer:?}"
-        );
+        let answer = bench.get(format!("/v2/team/app/manifests/{reference}")).send().await;
+        assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{answer:?}");
         times.push(answer.total);
     }
     let cold = Image::small(10);
@@ -239,9 +194,7 @@ async fn t_uf5_a_hanging_upstream_leaves_the_others_alone() {
         assert!(answer.total < SOON, "{answer:?}");
     }
     // What a hanging conversation held is given back; `Bench` looks at files and memory as it goes.
-    bench
-        .mirror
-        .wait_until(Duration::from_secs(10), "no fill is under way", |mirror| {
-            mirror.metric("filling", &[]) == 0.0 && mirror.metric("entrepot_filling", &[]) == 0.0
-        });
+    bench.mirror.wait_until(Duration::from_secs(10), "no fill is under way", |mirror| {
+        mirror.metric("filling", &[]) == 0.0 && mirror.metric("entrepot_filling", &[]) == 0.0
+    });
 }

@@ -10,10 +10,7 @@ const TAG: &str = "/v2/team/app/manifests/latest";
 /// Starts the mirror anew, and answers how long it took from then to the first held manifest and layer.
 async fn restarted(bench: &mut Bench, image: &Image) -> Duration {
     bench.mirror.sigterm();
-    assert!(
-        bench.mirror.wait_exit(Duration::from_secs(10)).is_some(),
-        "it ends"
-    );
+    assert!(bench.mirror.wait_exit(Duration::from_secs(10)).is_some(), "it ends");
     let start = Instant::now();
     bench.mirror.restart();
     let blob = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
@@ -30,15 +27,9 @@ async fn assert_serves_at_once(bench: &mut Bench, image: &Image) {
     for _ in 0..3 {
         best = best.min(restarted(bench, image).await);
     }
-    assert!(
-        best <= Duration::from_secs(2),
-        "what is held is served after {best:?}"
-    );
+    assert!(best <= Duration::from_secs(2), "what is held is served after {best:?}");
     let (status, page) = bench.mirror.admin_get("/readyz");
-    assert_eq!(
-        status, 200,
-        "an upstream that is away is no reason to be out of service: {page}"
-    );
+    assert_eq!(status, 200, "an upstream that is away is no reason to be out of service: {page}");
 }
 
 /// T-UF3
@@ -47,10 +38,7 @@ async fn t_uf3_starts_while_upstream_is_down() {
     let mut bench = Bench::setup().cache("manifest_ttl", "0").start();
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "latest", &image);
-    for path in [
-        TAG.to_owned(),
-        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
-    ] {
+    for path in [TAG.to_owned(), format!("/v2/team/app/blobs/{}", image.layer_digests[0])] {
         assert_eq!(bench.get(path).send().await.status, 200);
     }
     bench.upstream.stop();
@@ -71,11 +59,7 @@ async fn t_uf3_starts_while_upstream_is_down() {
     bench.upstream.resume();
     let fresh = Image::small(2);
     bench.upstream.serve_image("team/app", "fresh", &fresh);
-    bench
-        .eventually("/v2/team/app/manifests/fresh", "upstream is back", |answer| {
-            answer.status == 200
-        })
-        .await;
+    bench.eventually("/v2/team/app/manifests/fresh", "upstream is back", |answer| answer.status == 200).await;
     let (_, page) = bench.mirror.admin_get("/readyz");
     assert!(!page.contains("failing"), "{page}");
 }
@@ -91,10 +75,7 @@ async fn t_uf3_starts_while_the_token_host_is_down() {
     let mut bench = Bench::setup_over(upstream).cache("manifest_ttl", "0").start();
     let image = Image::small(3);
     bench.upstream.serve_image("team/app", "latest", &image);
-    for path in [
-        TAG.to_owned(),
-        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
-    ] {
+    for path in [TAG.to_owned(), format!("/v2/team/app/blobs/{}", image.layer_digests[0])] {
         assert_eq!(bench.get(path).send().await.status, 200);
     }
     tokens.stop();
@@ -118,10 +99,7 @@ async fn t_uf3_starts_while_dns_is_down() {
         .start();
     let image = Image::small(4);
     bench.upstream.serve_image("team/app", "latest", &image);
-    for path in [
-        TAG.to_owned(),
-        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
-    ] {
+    for path in [TAG.to_owned(), format!("/v2/team/app/blobs/{}", image.layer_digests[0])] {
         assert_eq!(bench.get(path).send().await.status, 200);
     }
     bench.upstream.on(Method::Any, "/*").reply(Reply::status(500));

@@ -19,9 +19,7 @@ fn demanding(tokens: &Tokens) -> Setup {
 
 /// An image of several layers, and the paths of all its objects.
 fn image(seed: u64) -> (Image, Vec<String>) {
-    let layers = (0..5)
-        .map(|n| Body::from(Pattern::new(seed * 10 + n, 30_000)))
-        .collect();
+    let layers = (0..5).map(|n| Body::from(Pattern::new(seed * 10 + n, 30_000))).collect();
     let image = Image::of(layers);
     let mut paths = vec![TAG.to_owned()];
     for digest in image.layer_digests.iter().chain([&image.config_digest]) {
@@ -44,11 +42,7 @@ async fn t_uf7_a_token_that_ends_in_the_middle_of_a_pull() {
             tokens.revoke_all();
         }
     }
-    assert_eq!(
-        tokens.issued(SCOPE),
-        2,
-        "one before and one after, none for each object"
-    );
+    assert_eq!(tokens.issued(SCOPE), 2, "one before and one after, none for each object");
 }
 
 /// T-UF7: even in the middle of a blob.
@@ -60,20 +54,12 @@ async fn t_uf7_a_token_that_ends_before_a_blob_is_resumed() {
     let digest = bench.upstream.serve_blob("team/app", body.clone());
     let path = format!("/v2/team/app/blobs/{digest}");
     let (ending, of) = (tokens.clone(), digest.clone());
-    bench
-        .upstream
-        .on(Method::Get, &path)
-        .times(1)
-        .reply_with(move |request| {
-            ending.revoke_all();
-            Reply::blob(request, &of, body.clone()).truncate_after(500_000)
-        });
+    bench.upstream.on(Method::Get, &path).times(1).reply_with(move |request| {
+        ending.revoke_all();
+        Reply::blob(request, &of, body.clone()).truncate_after(500_000)
+    });
     let answer = bench.get(&path).send().await;
-    assert_eq!(
-        (answer.status, answer.digest),
-        (200, digest),
-        "the pull completes"
-    );
+    assert_eq!((answer.status, answer.digest), (200, digest), "the pull completes");
     assert_eq!(tokens.issued(SCOPE), 2);
 }
 
@@ -88,18 +74,9 @@ async fn t_uf7_one_token_request_whatever_its_life() {
         ("beyond a number", json!({"expires_in": 1e300})),
         ("a text", json!({"expires_in": "300"})),
         ("null", json!({"expires_in": null})),
-        (
-            "ten minutes behind",
-            json!({"expires_in": 300, "issued_at": "2026-11-22T00:00:00Z"}),
-        ),
-        (
-            "far ahead",
-            json!({"expires_in": 300, "issued_at": "2099-01-01T00:00:00Z"}),
-        ),
-        (
-            "no time at all",
-            json!({"expires_in": 300, "issued_at": "yesterday"}),
-        ),
+        ("ten minutes behind", json!({"expires_in": 300, "issued_at": "2026-11-22T00:00:00Z"})),
+        ("far ahead", json!({"expires_in": 300, "issued_at": "2099-01-01T00:00:00Z"})),
+        ("no time at all", json!({"expires_in": 300, "issued_at": "yesterday"})),
     ];
     for (n, (name, life)) in (0..).zip(lives) {
         let bench = Bench::new();
@@ -137,11 +114,7 @@ async fn t_uf7_tokens_that_end_early_and_tokens_that_end_in_time() {
         assert_eq!(bench.get(&paths[0]).send().await.status, 200);
         tokio::time::sleep(lasts + Duration::from_millis(200)).await;
         bench.upstream.clear_requests();
-        assert_eq!(
-            bench.get(&paths[1]).send().await.status,
-            200,
-            "the pull completes"
-        );
+        assert_eq!(bench.get(&paths[1]).send().await.status, 200, "the pull completes");
         assert_eq!(tokens.issued(SCOPE), 2);
         let asked = bench.upstream.count(Method::Get, &paths[1]);
         assert_eq!(asked, if refusals { 2 } else { 1 }, "expires_in {says}");
@@ -154,10 +127,7 @@ async fn t_uf7_a_thousand_at_once_ask_for_one_token_for_each_scope() {
     // Slowly, so that everyone is there before the first token is.
     let tokens = Tokens::new().delay(Duration::from_millis(500));
     let mut bench = demanding(&tokens)
-        .source(
-            "timeouts",
-            "{ connect: \"30s\", first_byte: \"30s\", stall: \"30s\" }",
-        )
+        .source("timeouts", "{ connect: \"30s\", first_byte: \"30s\", stall: \"30s\" }")
         .start();
     let bodies: Vec<Body> = (0..500).map(|n| Body::from(format!("blob number {n}"))).collect();
     let mut urls = Vec::new();
@@ -171,16 +141,9 @@ async fn t_uf7_a_thousand_at_once_ask_for_one_token_for_each_scope() {
     let after_one = bench.mirror.rss_anon_kb();
     pull_all(urls).await;
     let grown = bench.mirror.rss_anon_kb().saturating_sub(after_one);
-    assert!(
-        grown < 32 * 1024,
-        "the second thousand adds {grown} kB to the first"
-    );
+    assert!(grown < 32 * 1024, "the second thousand adds {grown} kB to the first");
     for repository in ["team/one", "team/two"] {
-        assert_eq!(
-            tokens.issued(&format!("repository:{repository}:pull")),
-            1,
-            "{repository}"
-        );
+        assert_eq!(tokens.issued(&format!("repository:{repository}:pull")), 1, "{repository}");
     }
     assert_eq!(tokens.issued_in_all(), 2);
     // A thousand connections leave more with the allocator than `Bench` allows for a few; growth was looked at above.
@@ -213,11 +176,7 @@ async fn t_uf1_a_token_service_that_fails() {
         ("a page", Reply::ok("<html>login</html>"), 502),
         ("no token", Reply::json(200, &json!({"expires_in": 300})), 502),
         ("an empty token", Reply::json(200, &json!({"token": ""})), 502),
-        (
-            "a token with a line break",
-            Reply::json(200, &json!({"token": "a\r\nx-evil: 1"})),
-            502,
-        ),
+        ("a token with a line break", Reply::json(200, &json!({"token": "a\r\nx-evil: 1"})), 502),
         ("a token without end", Reply::status(200).endless(), 502),
         ("a redirect", Reply::redirect(302, "/elsewhere"), 502),
         ("cut", Reply::json(200, &token).truncate_after(5), 502),
@@ -226,20 +185,15 @@ async fn t_uf1_a_token_service_that_fails() {
     for (name, reply, status) in replies {
         let bench = Bench::new();
         let realm = format!("{}/token", bench.upstream.url());
-        bench
-            .upstream
-            .on(Method::Any, "/v2/*")
-            .reply(Reply::challenge(&realm, "s", SCOPE));
+        bench.upstream.on(Method::Any, "/v2/*").reply(Reply::challenge(&realm, "s", SCOPE));
         bench.upstream.on(Method::Any, "/token").reply(reply);
         let answer = bench.get(TAG).send().await;
         assert_eq!(answer.status, status, "{name}: {answer:?}");
         assert!(!answer.error_code().is_empty());
         if status == 429 {
             assert_error(&answer, 429, "TOOMANYREQUESTS");
-            let said: u64 = answer
-                .header("retry-after")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or_default();
+            let said: u64 =
+                answer.header("retry-after").and_then(|text| text.parse().ok()).unwrap_or_default();
             assert!((1..=7).contains(&said), "{answer:?}");
         }
         bench.assert_nothing_stored();

@@ -25,10 +25,7 @@ impl Warm {
         let index = Image::index(std::slice::from_ref(image));
         upstream
             .on(Method::Get, "/v2/team/app/tags/list")
-            .reply(Reply::json(
-                200,
-                &serde_json::json!({"name": "team/app", "tags": ["latest"]}),
-            ));
+            .reply(Reply::json(200, &serde_json::json!({"name": "team/app", "tags": ["latest"]})));
         upstream
             .on(Method::Get, format!("/v2/team/app/referrers/{}", image.digest))
             .reply(Reply::ok(index).header("content-type", entrepot_testkit::script::media::INDEX));
@@ -51,16 +48,11 @@ impl Warm {
 
     /// What a digest names is for ever.
     async fn assert_digests_serve(&self, bench: &Bench, name: &str) {
-        for (path, digest) in [
-            (&self.by_digest, &self.image.digest),
-            (&self.blob, &self.image.layer_digests[0]),
-        ] {
+        for (path, digest) in
+            [(&self.by_digest, &self.image.digest), (&self.blob, &self.image.layer_digests[0])]
+        {
             let answer = bench.get(path).send().await;
-            assert_eq!(
-                (answer.status, &answer.digest),
-                (200, digest),
-                "{name}: {answer:?}"
-            );
+            assert_eq!((answer.status, &answer.digest), (200, digest), "{name}: {answer:?}");
             assert_eq!(answer.header("warning"), None, "{name}: a digest is never stale");
             assert_eq!(bench.head(path).send().await.status, 200, "{name}");
         }
@@ -68,22 +60,13 @@ impl Warm {
 }
 
 fn assert_stale(answer: &Response, digest: &str, name: &str) {
-    assert_eq!(
-        (answer.status, answer.digest.as_str()),
-        (200, digest),
-        "{name}: {answer:?}"
-    );
+    assert_eq!((answer.status, answer.digest.as_str()), (200, digest), "{name}: {answer:?}");
     assert!(
-        answer
-            .header("warning")
-            .is_some_and(|warning| warning.starts_with("299 - \"")),
+        answer.header("warning").is_some_and(|warning| warning.starts_with("299 - \"")),
         "{name}: says that it is old: {answer:?}"
     );
     assert!(
-        answer
-            .header("age")
-            .and_then(|age| age.parse::<u64>().ok())
-            .is_some(),
+        answer.header("age").and_then(|age| age.parse::<u64>().ok()).is_some(),
         "{name}: says how old: {answer:?}"
     );
     assert_eq!(answer.header("x-cache"), Some("STALE"), "{name}: {answer:?}");
@@ -109,11 +92,7 @@ async fn t_uf2_warm_content_outlives_every_fault() {
         for _ in 0..2 {
             let head = bench.head(&warm.manifest).send().await;
             assert_eq!(head.status, 200, "{name}: {head:?}");
-            assert_eq!(
-                head.header("docker-content-digest"),
-                Some(image.digest.as_str()),
-                "{name}"
-            );
+            assert_eq!(head.header("docker-content-digest"), Some(image.digest.as_str()), "{name}");
             let answer = bench.get(&warm.manifest).send().await;
             assert_stale(&answer, &image.digest, name);
             assert!(
@@ -123,11 +102,7 @@ async fn t_uf2_warm_content_outlives_every_fault() {
         }
         warm.assert_digests_serve(&bench, name).await;
     }
-    assert_eq!(
-        bench.mirror.store_hash(),
-        held,
-        "nothing is deleted, nothing is added"
-    );
+    assert_eq!(bench.mirror.store_hash(), held, "nothing is deleted, nothing is added");
 }
 
 /// T-UF2: lists as well.
@@ -146,9 +121,7 @@ async fn t_uf2_warm_lists_outlive_every_fault() {
             let answer = bench.get(path).send().await;
             assert_eq!(answer.status, 200, "{}: {answer:?}", fault.name);
             assert!(
-                answer
-                    .header("warning")
-                    .is_some_and(|warning| warning.starts_with("299 - \"")),
+                answer.header("warning").is_some_and(|warning| warning.starts_with("299 - \"")),
                 "{}: {answer:?}",
                 fault.name
             );
@@ -162,10 +135,8 @@ async fn t_uf2_warm_content_outlives_a_host_that_has_gone() {
     let bench = Bench::setup().cache("manifest_ttl", "0").start();
     let image = Image::small(3);
     bench.upstream.serve_image("team/app", "latest", &image);
-    let (tag, blob) = (
-        "/v2/team/app/manifests/latest",
-        format!("/v2/team/app/blobs/{}", image.layer_digests[0]),
-    );
+    let (tag, blob) =
+        ("/v2/team/app/manifests/latest", format!("/v2/team/app/blobs/{}", image.layer_digests[0]));
     assert_eq!(bench.get(tag).send().await.status, 200);
     assert_eq!(bench.get(&blob).send().await.status, 200);
     bench.upstream.stop();
@@ -176,24 +147,15 @@ async fn t_uf2_warm_content_outlives_a_host_that_has_gone() {
 /// T-UF2: within `max_stale`, and no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf2_a_tag_that_is_too_old_fails_and_its_digest_does_not() {
-    let bench = Bench::setup()
-        .cache("manifest_ttl", "1s")
-        .cache("max_stale", "1s")
-        .start();
+    let bench = Bench::setup().cache("manifest_ttl", "1s").cache("max_stale", "1s").start();
     let image = Image::small(4);
     bench.upstream.serve_image("team/app", "latest", &image);
     let tag = "/v2/team/app/manifests/latest";
     assert_eq!(bench.get(tag).send().await.status, 200);
-    bench
-        .upstream
-        .on(Method::Any, "/*")
-        .reply(Reply::oci_error(403, "DENIED"));
+    bench.upstream.on(Method::Any, "/*").reply(Reply::oci_error(403, "DENIED"));
     tokio::time::sleep(Duration::from_millis(2200)).await;
     assert_error(&bench.get(tag).send().await, 403, "DENIED");
-    let by_digest = bench
-        .get(format!("/v2/team/app/manifests/{}", image.digest))
-        .send()
-        .await;
+    let by_digest = bench.get(format!("/v2/team/app/manifests/{}", image.digest)).send().await;
     assert_eq!((by_digest.status, by_digest.digest), (200, image.digest));
 }
 
@@ -210,17 +172,11 @@ async fn t_uf2_refusals_deny_what_rests_on_credentials() {
         let image = Image::small(5);
         for repository in ["team/app", "open/app"] {
             bench.upstream.serve_image(repository, "latest", &image);
-            let answer = bench
-                .get(format!("/v2/{repository}/manifests/latest"))
-                .send()
-                .await;
+            let answer = bench.get(format!("/v2/{repository}/manifests/latest")).send().await;
             assert_eq!(answer.status, 200, "{answer:?}");
         }
         let held = bench.mirror.store_hash();
-        bench
-            .upstream
-            .on(Method::Any, "/*")
-            .reply(Reply::oci_error(status, "DENIED"));
+        bench.upstream.on(Method::Any, "/*").reply(Reply::oci_error(status, "DENIED"));
         for _ in 0..3 {
             let answer = bench.get("/v2/team/app/manifests/latest").send().await;
             assert!(matches!(answer.status, 401 | 403), "{status}: {answer:?}");
@@ -250,10 +206,7 @@ async fn t_uf2_a_tag_that_is_gone_is_kept_or_follows() {
         let tag = "/v2/team/app/manifests/latest";
         assert_eq!(bench.get(tag).send().await.status, 200);
         let held = bench.mirror.store_hash();
-        bench
-            .upstream
-            .on(Method::Any, tag)
-            .reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
+        bench.upstream.on(Method::Any, tag).reply(Reply::oci_error(404, "MANIFEST_UNKNOWN"));
         for _ in 0..2 {
             let answer = bench.get(tag).send().await;
             if on_gone == "keep" {
@@ -262,10 +215,7 @@ async fn t_uf2_a_tag_that_is_gone_is_kept_or_follows() {
                 assert_error(&answer, 404, "MANIFEST_UNKNOWN");
             }
         }
-        let by_digest = bench
-            .get(format!("/v2/team/app/manifests/{}", image.digest))
-            .send()
-            .await;
+        let by_digest = bench.get(format!("/v2/team/app/manifests/{}", image.digest)).send().await;
         assert_eq!((by_digest.status, &by_digest.digest), (200, &image.digest));
         assert_eq!(bench.mirror.store_hash(), held, "{on_gone}: the manifest stays");
     }
@@ -277,10 +227,7 @@ async fn t_uf2_a_cold_tag_of_a_warm_repository_fails() {
     let bench = Bench::new();
     let image = Image::small(7);
     bench.upstream.serve_image("team/app", "latest", &image);
-    assert_eq!(
-        bench.get("/v2/team/app/manifests/latest").send().await.status,
-        200
-    );
+    assert_eq!(bench.get("/v2/team/app/manifests/latest").send().await.status, 200);
     bench.upstream.stop();
     let answer = bench.get("/v2/team/app/manifests/other").send().await;
     assert!(matches!(answer.status, 502 | 503), "{answer:?}");

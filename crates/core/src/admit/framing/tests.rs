@@ -35,14 +35,9 @@ fn t_hc1_other_targets_and_versions_are_refused_and_the_connection_closed() {
 fn t_hc2_hosts() {
     let config = sample::config();
     let ping = |host: &str| refused(&config, &head("GET", "/v2/", &[("host", host)])).0;
-    for host in [
-        "mirror.example.com",
-        "MIRROR.example.com:443",
-        "127.0.0.1:8080",
-        "[::1]",
-        "[2001:db8::1]:80",
-        "a_b",
-    ] {
+    for host in
+        ["mirror.example.com", "MIRROR.example.com:443", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:80", "a_b"]
+    {
         assert_eq!(ping(host), 200, "{host}");
     }
     for host in [
@@ -59,10 +54,7 @@ fn t_hc2_hosts() {
         let mut parts = head("GET", uri, &[("host", host)]);
         parts.version = Version::HTTP_2;
         let answer = answer_of(admit_to(&config, &parts));
-        assert!(
-            !answer.headers.contains_key("connection"),
-            "HTTP/2 has no such header"
-        );
+        assert!(!answer.headers.contains_key("connection"), "HTTP/2 has no such header");
         answer.status.as_u16()
     };
     assert_eq!(h2("https://mirror.example.com/v2/", "absent"), 200);
@@ -89,20 +81,13 @@ fn t_hc3_a_body_on_a_pull_closes_the_connection() {
         vec![("transfer-encoding", "chunked"), ("content-length", "0")],
     ] {
         for method in ["GET", "HEAD"] {
-            let answer = answer_of(admit_to(
-                &config,
-                &head(method, "/v2/a/b/manifests/latest", &headers),
-            ));
+            let answer = answer_of(admit_to(&config, &head(method, "/v2/a/b/manifests/latest", &headers)));
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{headers:?}");
             assert_eq!(answer.headers["connection"], "close");
         }
     }
     pull(&config, "/v2/a/b/manifests/latest", &[("content-length", "0")]);
-    pull(
-        &config,
-        "/v2/a/b/manifests/latest",
-        &[("upgrade", "h2c"), ("expect", "100-continue")],
-    );
+    pull(&config, "/v2/a/b/manifests/latest", &[("upgrade", "h2c"), ("expect", "100-continue")]);
 }
 
 /// T-HC3: the one request that has a body says its length once.

@@ -4,27 +4,15 @@ use super::*;
 
 #[test]
 fn t_bi8_unknown_key() {
-    expect_one(
-        &with_source(&["mirorr: true"]),
-        5,
-        "proxy.sources[0].mirorr",
-        "unknown",
-    );
-    expect_one(
-        &with_proxy(&["cache:", "  max-size: 5GB"]),
-        3,
-        "proxy.cache.max-size",
-        "unknown",
-    );
+    expect_one(&with_source(&["mirorr: true"]), 5, "proxy.sources[0].mirorr", "unknown");
+    expect_one(&with_proxy(&["cache:", "  max-size: 5GB"]), 3, "proxy.cache.max-size", "unknown");
     expect_one(
         "proxys: {}\nproxy: { sources: [{ name: a, url: \"https://a.example.com\" }] }",
         1,
         "proxys",
         "unknown",
     );
-    let Err(Problems(problems)) = load(&with_source(&["mirorr: true"])) else {
-        panic!()
-    };
+    let Err(Problems(problems)) = load(&with_source(&["mirorr: true"])) else { panic!() };
     assert_eq!(problems[0].remedy, "did you mean `mirror`? Otherwise remove it");
     assert_eq!((problems[0].line, problems[0].column), (5, 7));
     assert_eq!(
@@ -56,9 +44,7 @@ fn t_bi8_duplicates() {
         "proxy.sources[1].url",
         "the source `one` in line 4 is this registry too",
     );
-    good(&two(
-        "    - name: two\n      url: https://a.example.com\n      names: [two.example.com]\n",
-    ));
+    good(&two("    - name: two\n      url: https://a.example.com\n      names: [two.example.com]\n"));
     expect_one(
         &two("    - name: two\n      url: https://b.example.com\n      names: [A.example.com]\n"),
         7,
@@ -68,12 +54,7 @@ fn t_bi8_duplicates() {
     let hosts = two(
         "      hosts: [x.example.com]\n    - name: two\n      url: https://b.example.com\n      hosts: [X.example.com]\n",
     );
-    expect_one(
-        &hosts,
-        8,
-        "proxy.sources[1].hosts[0]",
-        "already means the source `one`",
-    );
+    expect_one(&hosts, 8, "proxy.sources[1].hosts[0]", "already means the source `one`");
 }
 
 #[test]
@@ -103,35 +84,15 @@ fn t_bi8_overlapping_rules() {
         "proxy.sources[1].images[0]",
         "never reached",
     );
-    expect_one(
-        &images("\"*\"", "\"team/**\""),
-        4,
-        "proxy.sources[1].images[0]",
-        "never reached",
-    );
-    expect_one(
-        &images("x, x", "y"),
-        3,
-        "proxy.sources[0].images[1]",
-        "never reached",
-    );
+    expect_one(&images("\"*\"", "\"team/**\""), 4, "proxy.sources[1].images[0]", "never reached");
+    expect_one(&images("x, x", "y"), 3, "proxy.sources[0].images[1]", "never reached");
     good(&images("\"library/nginx\"", "\"library/*\""));
 }
 
 #[test]
 fn t_bi8_bad_pattern() {
-    expect_one(
-        &with_source(&["images: [\"a[\"]"]),
-        5,
-        "proxy.sources[0].images[0]",
-        "is not a pattern",
-    );
-    expect_one(
-        &with_source(&["public: [\"\"]"]),
-        5,
-        "proxy.sources[0].public[0]",
-        "empty",
-    );
+    expect_one(&with_source(&["images: [\"a[\"]"]), 5, "proxy.sources[0].images[0]", "is not a pattern");
+    expect_one(&with_source(&["public: [\"\"]"]), 5, "proxy.sources[0].public[0]", "empty");
     expect_one(
         &with_source(&["images: [\"a**\"]"]),
         5,
@@ -149,19 +110,9 @@ fn t_bi8_bad_pattern() {
 #[test]
 fn t_bi8_secret_unreadable() {
     let text = with_source(&["auth:", "  username: u", "  password_file: /run/secrets/hub"]);
-    expect_one(
-        &text,
-        7,
-        "proxy.sources[0].auth.password_file",
-        "the file `/run/secrets/hub` cannot be read",
-    );
+    expect_one(&text, 7, "proxy.sources[0].auth.password_file", "the file `/run/secrets/hub` cannot be read");
     let text = with_proxy(&["access: { tokens_env: TOKENS }"]);
-    expect_one(
-        &text,
-        2,
-        "proxy.access.tokens_env",
-        "the environment variable `TOKENS` cannot be read",
-    );
+    expect_one(&text, 2, "proxy.access.tokens_env", "the environment variable `TOKENS` cannot be read");
     let text = with_proxy(&["tls: { cert: a.pem, key: b.pem }"]);
     assert_eq!(bad(&text).len(), 2);
 }
@@ -227,16 +178,10 @@ fn t_bi8_all_at_once_with_lines() {
     ];
     for (line, key) in wanted {
         let start = format!("{line} {key}: ");
-        assert!(
-            problems.iter().any(|problem| problem.starts_with(&start)),
-            "{start}\n{problems:#?}"
-        );
+        assert!(problems.iter().any(|problem| problem.starts_with(&start)), "{start}\n{problems:#?}");
     }
     assert_eq!(problems.len(), wanted.len(), "{problems:#?}");
-    assert!(
-        problems.iter().all(|problem| !problem.contains("secret@")),
-        "{problems:#?}"
-    );
+    assert!(problems.iter().all(|problem| !problem.contains("secret@")), "{problems:#?}");
 }
 
 /// T-SS2: a source in a private network is refused unless that is said.
@@ -254,25 +199,13 @@ fn t_ss2_private_addresses_need_allow_private() {
         let source = |more: &str| {
             format!("proxy:\n  sources:\n    - name: one\n      url: \"https://{host}\"\n      {more}\n")
         };
-        expect_one(
-            &source("mirror: true"),
-            4,
-            "proxy.sources[0].url",
-            "is not a public address",
-        );
-        let Err(Problems(problems)) = load(&source("mirror: true")) else {
-            panic!()
-        };
+        expect_one(&source("mirror: true"), 4, "proxy.sources[0].url", "is not a public address");
+        let Err(Problems(problems)) = load(&source("mirror: true")) else { panic!() };
         assert!(problems[0].remedy.contains("allow_private: true"), "{problems:?}");
         assert!(good(&source("allow_private: true")).sources[0].allow_private);
     }
     let text = with_source(&["alternates: [\"https://172.16.0.1\"]"]);
-    expect_one(
-        &text,
-        5,
-        "proxy.sources[0].alternates[0]",
-        "is not a public address",
-    );
+    expect_one(&text, 5, "proxy.sources[0].alternates[0]", "is not a public address");
 }
 
 #[test]
@@ -287,20 +220,9 @@ fn plain_http_needs_insecure() {
 /// T-CR6: credentials go to hosts that are named, never to whoever rents a name under a shared suffix.
 #[test]
 fn t_cr6_token_hosts_under_shared_suffixes_are_refused() {
-    for pattern in [
-        "*.com",
-        "*.co.uk",
-        "*.amazonaws.com",
-        "*.s3.eu-west-1.amazonaws.com",
-        "*.workers.dev",
-    ] {
+    for pattern in ["*.com", "*.co.uk", "*.amazonaws.com", "*.s3.eu-west-1.amazonaws.com", "*.workers.dev"] {
         let text = with_source(&[&format!("token_hosts: [\"{pattern}\"]")]);
-        expect_one(
-            &text,
-            5,
-            "proxy.sources[0].token_hosts[0]",
-            "anyone can have a host under",
-        );
+        expect_one(&text, 5, "proxy.sources[0].token_hosts[0]", "anyone can have a host under");
     }
     good(&with_source(&[
         "token_hosts: [\"*.auth.example.com\", login.example.com]",
@@ -310,30 +232,15 @@ fn t_cr6_token_hosts_under_shared_suffixes_are_refused() {
 
 #[test]
 fn sections_that_make_no_sense_together() {
-    expect_one(
-        &with_proxy(&["access: { anonymous: false }"]),
-        2,
-        "proxy.access.anonymous",
-        "no client",
-    );
+    expect_one(&with_proxy(&["access: { anonymous: false }"]), 2, "proxy.access.anonymous", "no client");
     expect_one(
         &with_proxy(&["listen: [\"0.0.0.0:80\", \"127.0.0.1:80\"]"]),
         2,
         "proxy.listen[1]",
         "cannot both",
     );
-    expect_one(
-        &with_proxy(&["admin: \"127.0.0.1:8080\""]),
-        2,
-        "proxy.admin",
-        "also a public address",
-    );
-    expect_one(
-        &with_proxy(&["default_source: on"]),
-        2,
-        "proxy.default_source",
-        "there is no source `on`",
-    );
+    expect_one(&with_proxy(&["admin: \"127.0.0.1:8080\""]), 2, "proxy.admin", "also a public address");
+    expect_one(&with_proxy(&["default_source: on"]), 2, "proxy.default_source", "there is no source `on`");
     expect_one(
         &with_proxy(&["endpoint: \"https://one.example.com\""]),
         3,
@@ -341,12 +248,7 @@ fn sections_that_make_no_sense_together() {
         "ask itself",
     );
     expect_one(&with_proxy(&["cache:"]), 2, "proxy.cache", "no value");
-    expect_one(
-        &with_proxy(&["cache: 5"]),
-        2,
-        "proxy.cache",
-        "a section is wanted",
-    );
+    expect_one(&with_proxy(&["cache: 5"]), 2, "proxy.cache", "a section is wanted");
     expect_one("proxy: { sources: [] }", 1, "proxy.sources", "nothing to mirror");
     expect_one("", 0, "", "empty");
     expect_one("proxy:\n  sources: [\n", 2, "", "unclosed");

@@ -23,8 +23,7 @@ impl Exchange {
             let pulled = self.is_pull() && parts.status == StatusCode::OK;
             let standing = self.standing();
             let (source, departure) = (&self.ask.source, self.hop.departure);
-            env.state
-                .observe(source, standing, &parts.headers, env.now.mono, departure, pulled);
+            env.state.observe(source, standing, &parts.headers, env.now.mono, departure, pulled);
         }
         match code {
             200 | 206 => self.found(env, parts),
@@ -58,11 +57,8 @@ impl Exchange {
 
     pub(super) fn found(&mut self, env: &mut Env<'_>, parts: Parts) -> Step {
         let head = self.ask.method == Verb::Head;
-        let expected = Expected {
-            document: !self.is_blob(),
-            head: head && !self.body.probe,
-            range: self.range(),
-        };
+        let expected =
+            Expected { document: !self.is_blob(), head: head && !self.body.probe, range: self.range() };
         let found = match body::read(expected, &parts) {
             Ok(found) => found,
             Err(what) => {
@@ -73,10 +69,7 @@ impl Exchange {
         if head {
             // Nothing of it will be hashed, and a captive portal's yes would open the blob to a repository without it.
             if self.is_blob() && body::is_page(&parts.headers) {
-                let sentence = format!(
-                    "{} answered with an HTML page where a blob was expected",
-                    self.who()
-                );
+                let sentence = format!("{} answered with an HTML page where a blob was expected", self.who());
                 return self.conclude(env, Reason::UpstreamBadAnswer, &sentence);
             }
             return match found.size {
@@ -136,14 +129,7 @@ impl Exchange {
             headers.insert(header::CONTENT_LENGTH, size.into());
         }
         let upstream = self.upstream();
-        Step::Done(Ok(Reply {
-            status: StatusCode::OK,
-            headers,
-            offset: 0,
-            length: None,
-            size,
-            upstream,
-        }))
+        Step::Done(Ok(Reply { status: StatusCode::OK, headers, offset: 0, length: None, size, upstream }))
     }
 
     pub(super) fn redirected(&mut self, env: &mut Env<'_>, parts: &Parts) -> Step {
@@ -193,11 +179,7 @@ impl Exchange {
             401 | 403 => Reason::UpstreamDenied,
             _ => Reason::UpstreamBadAnswer,
         };
-        let sentence = format!(
-            "the host that {} redirects to answered {}",
-            self.who(),
-            status.as_u16()
-        );
+        let sentence = format!("the host that {} redirects to answered {}", self.who(), status.as_u16());
         self.conclude(env, reason, &sentence)
     }
 

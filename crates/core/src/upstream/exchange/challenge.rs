@@ -30,8 +30,7 @@ impl Exchange {
         if stuck || self.hop.challenges > MAX_CHALLENGES {
             return self.conclude(env, Reason::UpstreamUnauthorized, self.refusal());
         }
-        env.state
-            .keep_scheme(Origin::of(&registry), standing, scheme.clone());
+        env.state.keep_scheme(Origin::of(&registry), standing, scheme.clone());
         self.hop.presented = Presented::Nothing;
         self.hop.url = self.url(&registry);
         self.authenticate(env, scheme)
@@ -55,11 +54,7 @@ impl Exchange {
     pub(super) fn no_token(&mut self, env: &mut Env<'_>, failure: Failure) -> Step {
         let registry = Origin::of(self.registry());
         env.state.forget_scheme(&registry, self.standing());
-        let again = if failure.reason.is_refusal() {
-            Again::Nowhere
-        } else {
-            Again::Elsewhere
-        };
+        let again = if failure.reason.is_refusal() { Again::Nowhere } else { Again::Elsewhere };
         self.unavailable(env, failure, again)
     }
 

@@ -51,9 +51,7 @@ impl Exchange {
             }
             Scheme::Bearer { realm, service } => (realm, service),
         };
-        let credentials = self
-            .credentials()
-            .map(|(name, password)| (name.to_owned(), password.clone()));
+        let credentials = self.credentials().map(|(name, password)| (name.to_owned(), password.clone()));
         let key = TokenKey {
             source: self.ask.source.name.clone(),
             identity: credentials.as_ref().map(|(name, _)| name.clone()),
@@ -63,20 +61,11 @@ impl Exchange {
             scope: format!("repository:{}:pull", self.ask.repository),
         };
         if let Some(token) = env.state.token(&key, env.now.mono) {
-            self.hop.presented = Presented::Bearer {
-                key,
-                value: token.value,
-                fresh: false,
-            };
+            self.hop.presented = Presented::Bearer { key, value: token.value, fresh: false };
             return self.send(env);
         }
         self.phase = Phase::Token(key.clone());
-        Step::Token(TokenAsk {
-            key,
-            source: self.ask.source.clone(),
-            realm,
-            credentials,
-        })
+        Step::Token(TokenAsk { key, source: self.ask.source.clone(), realm, credentials })
     }
 
     pub(super) fn send(&mut self, env: &mut Env<'_>) -> Step {
@@ -96,11 +85,7 @@ impl Exchange {
         let source = &self.ask.source;
         self.phase = Phase::Sent;
         Step::Send(Outbound {
-            method: if self.body.probe {
-                http::Method::GET
-            } else {
-                self.ask.method.method()
-            },
+            method: if self.body.probe { http::Method::GET } else { self.ask.method.method() },
             headers: self.headers(&origin),
             body: None,
             trust: Trust {
@@ -155,11 +140,7 @@ impl Exchange {
         if !self.is_blob() || self.ask.method == Verb::Head {
             return None;
         }
-        let last = if self.body.whole {
-            None
-        } else {
-            self.ask.range.and_then(|(_, last)| last)
-        };
+        let last = if self.body.whole { None } else { self.ask.range.and_then(|(_, last)| last) };
         let asked = self.ask.range.is_some() && !self.body.whole;
         (asked || self.body.from > 0).then_some((self.body.from, last))
     }
@@ -202,11 +183,7 @@ impl Exchange {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        if self.credentials().is_some() {
-            Standing::Credentialed
-        } else {
-            Standing::Anonymous
-        }
+        if self.credentials().is_some() { Standing::Credentialed } else { Standing::Anonymous }
     }
 
     pub(super) fn registry(&self) -> &Url {
@@ -219,10 +196,7 @@ impl Exchange {
 }
 
 fn registry(source: &Source, place: usize) -> &Url {
-    place
-        .checked_sub(1)
-        .and_then(|index| source.alternates.get(index))
-        .unwrap_or(&source.url)
+    place.checked_sub(1).and_then(|index| source.alternates.get(index)).unwrap_or(&source.url)
 }
 
 /// Scheme, host and port.

@@ -22,10 +22,7 @@ impl Exchange {
             let failure = self.used_up(Reason::UpstreamRateLimited);
             wait.into_iter().fold(failure, Failure::retry_after)
         } else {
-            let wait = env
-                .state
-                .origin(&Origin::of(&self.hop.url), env.now.mono)
-                .held(env.now.mono, after);
+            let wait = env.state.origin(&Origin::of(&self.hop.url), env.now.mono).held(env.now.mono, after);
             self.scene().refused(Refused::Held(wait))
         };
         self.unavailable(env, failure, Again::Elsewhere)
@@ -36,10 +33,7 @@ impl Exchange {
             Standing::Anonymous => "; the operator can configure an account for more",
             Standing::Credentialed => "",
         };
-        self.scene().fail(
-            reason,
-            format!("the pulls that {} grants are used up for now{remedy}", self.who()),
-        )
+        self.scene().fail(reason, format!("the pulls that {} grants are used up for now{remedy}", self.who()))
     }
 
     pub(super) fn faltered(&mut self, env: &mut Env<'_>, parts: &Parts) -> Step {
@@ -47,19 +41,13 @@ impl Exchange {
         failure.retry_after = backoff::retry_after(&parts.headers, env.now);
         let wait = failure.retry_after.unwrap_or_default();
         let twice = parts.status.as_u16() == 500 && std::mem::replace(&mut self.trouble.odd, true);
-        let again = if twice || wait > backoff::PATIENCE {
-            Again::Elsewhere
-        } else {
-            Again::Here(wait)
-        };
+        let again = if twice || wait > backoff::PATIENCE { Again::Elsewhere } else { Again::Here(wait) };
         self.unavailable(env, failure, again)
     }
 
     pub(super) fn fault(&mut self, env: &mut Env<'_>, fault: Fault) -> Step {
         if fault != Fault::PrivateAddress {
-            env.state
-                .origin(&Origin::of(&self.hop.url), env.now.mono)
-                .bad(env.now.mono);
+            env.state.origin(&Origin::of(&self.hop.url), env.now.mono).bad(env.now.mono);
         }
         let failure = self.scene().fault(fault, !self.hop.left);
         let again = match fault {
@@ -83,11 +71,7 @@ impl Exchange {
     /// The registry has spoken. An alternate's word only counts when it is a yes.
     pub(super) fn conclude(&mut self, env: &mut Env<'_>, reason: Reason, sentence: &str) -> Step {
         let failure = self.scene().fail(reason, sentence);
-        let again = if reason == Reason::UpstreamBadAnswer {
-            Again::Elsewhere
-        } else {
-            Again::Nowhere
-        };
+        let again = if reason == Reason::UpstreamBadAnswer { Again::Elsewhere } else { Again::Nowhere };
         self.unavailable(env, failure, again)
     }
 
@@ -143,17 +127,8 @@ impl Exchange {
     }
 
     pub(super) fn scene(&self) -> Scene<'_> {
-        let method = if self.body.probe {
-            http::Method::GET
-        } else {
-            self.ask.method.method()
-        };
-        Scene {
-            object: failures::object(&self.ask),
-            who: self.who(),
-            method,
-            url: &self.hop.url,
-        }
+        let method = if self.body.probe { http::Method::GET } else { self.ask.method.method() };
+        Scene { object: failures::object(&self.ask), who: self.who(), method, url: &self.hop.url }
     }
 
     pub(super) fn who(&self) -> String {

@@ -17,27 +17,12 @@ fn a_token_is_fetched_once_and_then_brought_along() {
             "GET https://registry-1.docker.io/v2/library/nginx/manifests/latest",
         ]
     );
-    assert!(
-        world
-            .sent
-            .iter()
-            .filter(|request| is_token(request))
-            .all(is_clean)
-    );
+    assert!(world.sent.iter().filter(|request| is_token(request)).all(is_clean));
     // Another repository: another token, but no second 401.
-    let other = Ask {
-        repository: "library/redis".parse().unwrap(),
-        ..tag(hub(), Verb::Get)
-    };
+    let other = Ask { repository: "library/redis".parse().unwrap(), ..tag(hub(), Verb::Get) };
     world.ask(other).unwrap();
     assert_eq!(world.sent.len(), 6);
-    assert!(
-        world.sent[4]
-            .url
-            .query()
-            .unwrap()
-            .ends_with("scope=repository%3Alibrary%2Fredis%3Apull")
-    );
+    assert!(world.sent[4].url.query().unwrap().ends_with("scope=repository%3Alibrary%2Fredis%3Apull"));
 }
 
 #[test]
@@ -45,10 +30,7 @@ fn headers_are_only_ours() {
     let mut world = World::new(|_: &Outbound| http(200, &MANIFEST));
     world.ask(tag(hub(), Verb::Get)).unwrap();
     let headers = &world.sent[0].headers;
-    assert_eq!(
-        headers["user-agent"],
-        format!("entrepot/{}", env!("CARGO_PKG_VERSION"))
-    );
+    assert_eq!(headers["user-agent"], format!("entrepot/{}", env!("CARGO_PKG_VERSION")));
     assert_eq!(headers["accept-encoding"], "identity");
     assert_eq!(headers["accept"].to_str().unwrap().split(", ").count(), 4);
     assert_eq!(headers.len(), 3);
@@ -69,19 +51,10 @@ fn t_cr5_anonymous_never_shares_what_credentials_bought() {
     let mut world = World::new(bearer(|_| http(200, &MANIFEST)));
     world.ask(tag(account(), Verb::Get)).unwrap();
     let before = world.sent.len();
-    world
-        .ask(Ask {
-            identity: Identity::Anonymous,
-            ..tag(account(), Verb::Get)
-        })
-        .unwrap();
+    world.ask(Ask { identity: Identity::Anonymous, ..tag(account(), Verb::Get) }).unwrap();
     let anonymous = &world.sent[before..];
     assert_eq!(anonymous.len(), 3, "its own challenge, its own token");
-    assert!(
-        anonymous
-            .iter()
-            .all(|request| !authorization(&request.headers).starts_with("Basic"))
-    );
+    assert!(anonymous.iter().all(|request| !authorization(&request.headers).starts_with("Basic")));
 }
 
 #[test]
@@ -158,11 +131,7 @@ fn t_cr1_hostile_realms_see_no_credential() {
         let failure = world.ask(tag(account(), Verb::Get)).unwrap_err();
         world.assert_clean_except(&["https://auth.docker.io", "https://registry-1.docker.io"]);
         assert!(!failure.public.contains(PASSWORD) && !format!("{failure:?}").contains(PASSWORD));
-        assert_eq!(
-            (failure.reason, world.sent.len()),
-            (Reason::UpstreamRedirectRefused, 1),
-            "{realm}"
-        );
+        assert_eq!((failure.reason, world.sent.len()), (Reason::UpstreamRedirectRefused, 1), "{realm}");
     }
 }
 
@@ -171,10 +140,7 @@ fn t_cr1_hostile_realms_see_no_credential() {
 fn t_cr1_unicode_realms_are_not_read() {
     let challenge = r#"Bearer realm="https://аuth.docker.io/token""#;
     let mut world = World::new(|_: &Outbound| http(401, &[("www-authenticate", challenge)]));
-    assert_eq!(
-        world.ask(tag(account(), Verb::Get)).unwrap_err().reason,
-        Reason::UpstreamUnauthorized
-    );
+    assert_eq!(world.ask(tag(account(), Verb::Get)).unwrap_err().reason, Reason::UpstreamUnauthorized);
     assert_eq!(world.sent.len(), 1);
 }
 
@@ -202,10 +168,7 @@ fn t_cr1_foreign_realms_are_only_for_anonymous() {
             false if authorization(&request.headers) == "Bearer t1" => http(200, &MANIFEST),
             false => Said::Http(401, vec![("www-authenticate", challenge.clone())], String::new()),
         });
-        let result = world
-            .ask(tag(hub(), Verb::Get))
-            .map(drop)
-            .map_err(|failure| failure.reason);
+        let result = world.ask(tag(hub(), Verb::Get)).map(drop).map_err(|failure| failure.reason);
         world.assert_clean_except(&["https://registry-1.docker.io"]);
         (result, world.sent.len())
     };
@@ -219,11 +182,7 @@ fn t_cr1_foreign_realms_are_only_for_anonymous() {
         "http://auth.example.com/token",
         "https://[fd00::1]/token",
     ] {
-        assert_eq!(
-            run(private),
-            (Err(Reason::UpstreamRedirectRefused), 1),
-            "{private}"
-        );
+        assert_eq!(run(private), (Err(Reason::UpstreamRedirectRefused), 1), "{private}");
     }
 }
 
@@ -231,10 +190,7 @@ fn t_cr1_foreign_realms_are_only_for_anonymous() {
 #[test]
 fn t_cr6_token_hosts_match_whole_labels() {
     let reaches = |pattern: &str, realm: &str| {
-        let source = Source {
-            token_hosts: vec![pattern.parse().unwrap()],
-            ..account()
-        };
+        let source = Source { token_hosts: vec![pattern.parse().unwrap()], ..account() };
         let challenge = format!(r#"Bearer realm="{realm}/token""#);
         let mut world = World::new(move |_: &Outbound| {
             Said::Http(401, vec![("www-authenticate", challenge.clone())], String::new())
@@ -269,17 +225,11 @@ fn t_cr4_nothing_secret_over_plain_http_unless_declared() {
     let script = |request: &Outbound| match authorization(&request.headers) {
         "" => http(
             401,
-            &[(
-                "www-authenticate",
-                r#"Basic realm="x", Bearer realm="http://r.example.com/token""#,
-            )],
+            &[("www-authenticate", r#"Basic realm="x", Bearer realm="http://r.example.com/token""#)],
         ),
         _ => http(200, &MANIFEST),
     };
-    let plain = Source {
-        url: url("http://r.example.com"),
-        ..account()
-    };
+    let plain = Source { url: url("http://r.example.com"), ..account() };
     let mut world = World::new(script);
     let failure = world.ask(tag(plain.clone(), Verb::Get)).unwrap_err();
     assert!(failure.reason.is_refusal() || failure.reason == Reason::UpstreamRedirectRefused);
@@ -288,31 +238,17 @@ fn t_cr4_nothing_secret_over_plain_http_unless_declared() {
         true => http(200, &[]).body(r#"{"token":"t1"}"#),
         false => script(request),
     });
-    world
-        .ask(tag(
-            Source {
-                insecure: true,
-                ..plain
-            },
-            Verb::Get,
-        ))
-        .unwrap();
+    world.ask(tag(Source { insecure: true, ..plain }, Verb::Get)).unwrap();
     assert!(world.sent.iter().any(|request| !is_clean(request)));
 }
 
 #[test]
 fn alternates_are_asked_without_credentials() {
-    let source = Source {
-        alternates: vec![url("https://mirror.gcr.io")],
-        ..account()
-    };
+    let source = Source { alternates: vec![url("https://mirror.gcr.io")], ..account() };
     let mut world = World::new(|request: &Outbound| match request.url.host_str().unwrap() {
         "mirror.gcr.io" if authorization(&request.headers).is_empty() => http(
             401,
-            &[(
-                "www-authenticate",
-                r#"Basic realm="x", Bearer realm="https://auth.docker.io/token""#,
-            )],
+            &[("www-authenticate", r#"Basic realm="x", Bearer realm="https://auth.docker.io/token""#)],
         ),
         "mirror.gcr.io" => http(200, &MANIFEST),
         "auth.docker.io" => http(200, &[]).body(r#"{"token":"anonymous"}"#),
@@ -320,14 +256,6 @@ fn alternates_are_asked_without_credentials() {
     });
     let reply = world.ask(tag(source, Verb::Get)).unwrap();
     assert_eq!(reply.upstream, url("https://mirror.gcr.io/"));
-    assert_eq!(
-        authorization(&world.sent.last().unwrap().headers),
-        "Bearer anonymous"
-    );
-    assert!(
-        !world
-            .sent
-            .iter()
-            .any(|request| authorization(&request.headers).starts_with("Basic"))
-    );
+    assert_eq!(authorization(&world.sent.last().unwrap().headers), "Bearer anonymous");
+    assert!(!world.sent.iter().any(|request| authorization(&request.headers).starts_with("Basic")));
 }

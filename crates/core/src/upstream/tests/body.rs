@@ -13,38 +13,23 @@ fn once(ask: Ask, said: Said) -> Result<Reply, Failure> {
 fn urls_of_every_kind() {
     let digest = || DIGEST.parse().unwrap();
     for (what, path) in [
-        (
-            What::Manifest(DIGEST.parse().unwrap()),
-            format!("manifests/{DIGEST}"),
-        ),
+        (What::Manifest(DIGEST.parse().unwrap()), format!("manifests/{DIGEST}")),
         (What::Blob(digest()), format!("blobs/{DIGEST}")),
         (What::Tags(String::new()), "tags/list".into()),
         (What::Tags("n=5&last=a".into()), "tags/list?n=5&last=a".into()),
-        (
-            What::Referrers(digest(), "artifactType=x".into()),
-            format!("referrers/{DIGEST}?artifactType=x"),
-        ),
+        (What::Referrers(digest(), "artifactType=x".into()), format!("referrers/{DIGEST}?artifactType=x")),
     ] {
-        let source = Source {
-            url: url("https://user:pw@r.example.com:8443/ignored?x#y"),
-            ..hub()
-        };
+        let source = Source { url: url("https://user:pw@r.example.com:8443/ignored?x#y"), ..hub() };
         let mut world = World::new(|_: &Outbound| http(200, &[("content-length", "3")]));
         let reply = world.ask(ask(source, Verb::Get, what)).unwrap();
-        assert_eq!(
-            world.lines(),
-            [format!("GET https://r.example.com:8443/v2/library/nginx/{path}")]
-        );
+        assert_eq!(world.lines(), [format!("GET https://r.example.com:8443/v2/library/nginx/{path}")]);
         assert_eq!(reply.upstream.as_str(), "https://r.example.com:8443/");
     }
 }
 
 #[test]
 fn t_hu3_answers_that_are_none() {
-    let html: &[(&str, &str)] = &[
-        ("content-type", "text/html; charset=utf-8"),
-        ("content-length", "9"),
-    ];
+    let html: &[(&str, &str)] = &[("content-type", "text/html; charset=utf-8"), ("content-length", "9")];
     for said in [
         http(200, html),
         http(200, &[("content-length", "0")]),
@@ -58,10 +43,7 @@ fn t_hu3_answers_that_are_none() {
         http(305, &[]),
         http(302, &[]),
         http(200, &[("content-encoding", "gzip")]),
-        http(
-            200,
-            &[("content-encoding", "identity"), ("content-encoding", "x-gzip")],
-        ),
+        http(200, &[("content-encoding", "identity"), ("content-encoding", "x-gzip")]),
         http(200, &[("content-length", "3"), ("content-length", "4")]),
         http(200, &[("content-length", "-3")]),
         http(200, &[("content-length", "+3")]),
@@ -71,25 +53,12 @@ fn t_hu3_answers_that_are_none() {
     ] {
         let failure = once(tag(hub(), Verb::Get), said.clone()).unwrap_err();
         let redirect = matches!(said, Said::Http(302, ..));
-        let reason = if redirect {
-            Reason::UpstreamRedirectRefused
-        } else {
-            Reason::UpstreamBadAnswer
-        };
+        let reason = if redirect { Reason::UpstreamRedirectRefused } else { Reason::UpstreamBadAnswer };
         assert_eq!(failure.reason, reason, "{said:?}");
     }
-    assert!(
-        once(blob(hub(), Verb::Get), http(200, html)).is_ok(),
-        "a blob may be a page; its digest tells"
-    );
+    assert!(once(blob(hub(), Verb::Get), http(200, html)).is_ok(), "a blob may be a page; its digest tells");
     assert!(once(blob(hub(), Verb::Get), http(200, &[("content-length", "0")])).is_ok());
-    assert!(
-        once(
-            tag(hub(), Verb::Get),
-            http(200, &[("content-encoding", "identity")])
-        )
-        .is_ok()
-    );
+    assert!(once(tag(hub(), Verb::Get), http(200, &[("content-encoding", "identity")])).is_ok());
 }
 
 #[test]
@@ -100,11 +69,7 @@ fn a_reply_carries_what_is_known() {
     assert_eq!((reply.offset, reply.length, reply.size), (0, Some(3), Some(3)));
     let said = http(
         200,
-        &[
-            ("transfer-encoding", "chunked"),
-            ("set-cookie", "a=b"),
-            ("docker-content-digest", DIGEST),
-        ],
+        &[("transfer-encoding", "chunked"), ("set-cookie", "a=b"), ("docker-content-digest", DIGEST)],
     );
     let reply = once(tag(hub(), Verb::Get), said).unwrap();
     assert_eq!((reply.length, reply.size), (None, None));
@@ -121,14 +86,8 @@ fn parts_that_fit_and_parts_that_do_not() {
     };
     let bad = Err(Reason::UpstreamBadAnswer);
     assert_eq!(part(10, None, "bytes 10-99/100"), Ok((10, Some(90), Some(100))));
-    assert_eq!(
-        part(10, Some(19), "bytes 10-19/100"),
-        Ok((10, Some(10), Some(100)))
-    );
-    assert_eq!(
-        part(10, Some(200), "bytes 10-99/100"),
-        Ok((10, Some(90), Some(100)))
-    );
+    assert_eq!(part(10, Some(19), "bytes 10-19/100"), Ok((10, Some(10), Some(100))));
+    assert_eq!(part(10, Some(200), "bytes 10-99/100"), Ok((10, Some(90), Some(100))));
     assert_eq!(part(10, Some(19), "bytes 10-19/*"), Ok((10, Some(10), None)));
     assert_eq!(part(10, None, "bytes 0-99/100"), bad);
     assert_eq!(part(10, None, "bytes 11-99/100"), bad);
@@ -142,80 +101,47 @@ fn parts_that_fit_and_parts_that_do_not() {
     for headers in [
         &[][..],
         &[("content-range", "bytes 10-99/100"), ("content-length", "91")],
-        &[
-            ("content-range", "bytes 10-99/100"),
-            ("content-range", "bytes 10-99/100"),
-        ],
-        &[
-            ("content-range", "bytes 10-99/100"),
-            ("content-type", "multipart/byteranges; boundary=x"),
-        ],
+        &[("content-range", "bytes 10-99/100"), ("content-range", "bytes 10-99/100")],
+        &[("content-range", "bytes 10-99/100"), ("content-type", "multipart/byteranges; boundary=x")],
     ] {
         assert_eq!(
-            once(ranged(hub(), 10, None), http(206, headers))
-                .unwrap_err()
-                .reason,
+            once(ranged(hub(), 10, None), http(206, headers)).unwrap_err().reason,
             Reason::UpstreamBadAnswer
         );
     }
     let whole = once(ranged(hub(), 10, Some(19)), http(200, &BLOB)).unwrap();
-    assert_eq!(
-        (whole.offset, whole.length, whole.status.as_u16()),
-        (0, Some(100), 200)
-    );
-    let beyond = once(
-        ranged(hub(), 500, None),
-        http(416, &[("content-range", "bytes */100")]),
-    )
-    .unwrap_err();
+    assert_eq!((whole.offset, whole.length, whole.status.as_u16()), (0, Some(100), 200));
+    let beyond = once(ranged(hub(), 500, None), http(416, &[("content-range", "bytes */100")])).unwrap_err();
     assert_eq!(beyond.reason, Reason::RangeInvalid);
 }
 
 #[test]
 fn a_refused_head_is_replaced_by_the_first_byte() {
     let run = |refusal: u16, answer: Said| {
-        let mut world = World::new(
-            move |request: &Outbound| match request.url.path().starts_with("/v2/") {
-                true => http(307, &[("location", "https://cdn.example.com/a")]),
-                false if request.method == http::Method::HEAD => http(refusal, &[]),
-                false => answer.clone(),
-            },
-        );
+        let mut world = World::new(move |request: &Outbound| match request.url.path().starts_with("/v2/") {
+            true => http(307, &[("location", "https://cdn.example.com/a")]),
+            false if request.method == http::Method::HEAD => http(refusal, &[]),
+            false => answer.clone(),
+        });
         let reply = world.ask(blob(hub(), Verb::Head)).unwrap();
         let last = world.sent.last().unwrap();
-        assert_eq!(
-            (last.method.as_str(), last.headers["range"].to_str().unwrap()),
-            ("GET", "bytes=0-0")
-        );
+        assert_eq!((last.method.as_str(), last.headers["range"].to_str().unwrap()), ("GET", "bytes=0-0"));
         assert_eq!(world.sent.len(), 4);
         assert_eq!(
-            (
-                reply.status.as_u16(),
-                reply.length,
-                reply.headers.get("content-range")
-            ),
+            (reply.status.as_u16(), reply.length, reply.headers.get("content-range")),
             (200, None, None)
         );
-        assert_eq!(
-            reply.headers["content-length"].to_str().unwrap(),
-            reply.size.unwrap().to_string()
-        );
+        assert_eq!(reply.headers["content-length"].to_str().unwrap(), reply.size.unwrap().to_string());
         reply.size.unwrap()
     };
-    let part = http(
-        206,
-        &[("content-range", "bytes 0-0/100"), ("content-length", "1")],
-    );
+    let part = http(206, &[("content-range", "bytes 0-0/100"), ("content-length", "1")]);
     for refusal in [400, 403, 405, 501] {
         assert_eq!(run(refusal, part.clone()), 100);
     }
     assert_eq!(run(200, part), 100, "a HEAD that tells no size");
     assert_eq!(run(403, http(200, &BLOB)), 100);
     assert_eq!(run(403, http(416, &[("content-range", "bytes */0")])), 0);
-    assert_eq!(
-        once(tag(hub(), Verb::Head), http(405, &[])).unwrap_err().reason,
-        Reason::UpstreamUnsupported
-    );
+    assert_eq!(once(tag(hub(), Verb::Head), http(405, &[])).unwrap_err().reason, Reason::UpstreamUnsupported);
 }
 
 /// A registry with a blob of 100 bytes that honours `Range` and `If-Range`.
@@ -223,18 +149,11 @@ fn store(etag: &'static str) -> impl FnMut(&Outbound) -> Said {
     move |request| {
         let range = request.headers.get("range").map(|range| range.to_str().unwrap());
         let same = request.headers.get("if-range").is_none_or(|tag| tag == etag);
-        match range
-            .and_then(|range| range.strip_prefix("bytes="))
-            .and_then(|range| range.split_once('-'))
-        {
+        match range.and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.split_once('-')) {
             Some((first, last)) if same => {
                 let last = if last.is_empty() { "99" } else { last };
                 let range = format!("bytes {first}-{last}/100");
-                Said::Http(
-                    206,
-                    vec![("content-range", range), ("etag", etag.into())],
-                    String::new(),
-                )
+                Said::Http(206, vec![("content-range", range), ("etag", etag.into())], String::new())
             }
             _ => http(200, &[("content-length", "100"), ("etag", etag)]),
         }
@@ -249,10 +168,7 @@ fn t_uf4_a_broken_body_goes_on_where_it_broke() {
         let mut exchange = Exchange::new(blob(hub(), Verb::Get));
         world.run(&mut exchange).unwrap();
         let reply = world.broken(&mut exchange, received).unwrap();
-        assert_eq!(
-            (reply.offset, reply.length, reply.size),
-            (received, Some(100 - received), Some(100))
-        );
+        assert_eq!((reply.offset, reply.length, reply.size), (received, Some(100 - received), Some(100)));
         let headers = &world.sent[1].headers;
         assert_eq!(headers["range"], format!("bytes={received}-"));
         assert_eq!(headers["if-range"], "\"v1\"");
@@ -279,12 +195,10 @@ fn t_uf4_what_changed_is_fetched_whole() {
         http(206, &[("content-range", "bytes 50-119/120"), ("etag", "\"v1\"")]),
         http(416, &[("content-range", "bytes */10")]),
     ] {
-        let mut world = World::new(
-            move |request: &Outbound| match request.headers.contains_key("range") {
-                true => second.clone(),
-                false => http(200, &BLOB),
-            },
-        );
+        let mut world = World::new(move |request: &Outbound| match request.headers.contains_key("range") {
+            true => second.clone(),
+            false => http(200, &BLOB),
+        });
         let mut exchange = Exchange::new(blob(hub(), Verb::Get));
         world.run(&mut exchange).unwrap();
         let reply = world.broken(&mut exchange, 50).unwrap();
@@ -306,30 +220,19 @@ fn t_uf4_weak_validators_and_those_of_others_are_not_sent() {
     assert!(!world.sent[1].headers.contains_key("if-range"));
 
     let mut links = 0;
-    let mut world = World::new(
-        move |request: &Outbound| match request.url.path().starts_with("/v2/") {
-            true => {
-                links += 1;
-                Said::Http(
-                    307,
-                    vec![("location", format!("https://cdn.example.com/{links}"))],
-                    String::new(),
-                )
-            }
-            false => store("\"cdn\"")(request),
-        },
-    );
+    let mut world = World::new(move |request: &Outbound| match request.url.path().starts_with("/v2/") {
+        true => {
+            links += 1;
+            Said::Http(307, vec![("location", format!("https://cdn.example.com/{links}"))], String::new())
+        }
+        false => store("\"cdn\"")(request),
+    });
     let mut exchange = Exchange::new(blob(account(), Verb::Get));
     world.run(&mut exchange).unwrap();
     world.broken(&mut exchange, 50).unwrap();
-    let [_, _, registry, cdn] = world.sent.as_slice() else {
-        panic!()
-    };
+    let [_, _, registry, cdn] = world.sent.as_slice() else { panic!() };
     assert!(!registry.headers.contains_key("if-range") && registry.headers.contains_key("range"));
-    assert_eq!(
-        (cdn.url.path(), &cdn.headers["if-range"]),
-        ("/2", &HeaderValue::from_static("\"cdn\""))
-    );
+    assert_eq!((cdn.url.path(), &cdn.headers["if-range"]), ("/2", &HeaderValue::from_static("\"cdn\"")));
 }
 
 #[test]
@@ -348,14 +251,8 @@ fn t_uf4_breaks_are_counted() {
     world.broken(&mut exchange, 10).unwrap();
     world.broken(&mut exchange, 10).unwrap();
     world.broken(&mut exchange, 10).unwrap();
-    assert!(
-        world.broken(&mut exchange, 10).is_err(),
-        "three tries that brought nothing"
-    );
-    assert_eq!(
-        world.broken(&mut exchange, 10).unwrap_err().reason,
-        Reason::Internal
-    );
+    assert!(world.broken(&mut exchange, 10).is_err(), "three tries that brought nothing");
+    assert_eq!(world.broken(&mut exchange, 10).unwrap_err().reason, Reason::Internal);
 }
 
 #[test]
@@ -363,11 +260,7 @@ fn t_uf4_a_long_stretch_makes_up_for_breaks() {
     let size = 400 * 1024 * 1024_u64;
     let mut world = World::new(move |request: &Outbound| match request.headers.get("range") {
         Some(range) => {
-            let first = range
-                .to_str()
-                .unwrap()
-                .trim_start_matches("bytes=")
-                .trim_end_matches('-');
+            let first = range.to_str().unwrap().trim_start_matches("bytes=").trim_end_matches('-');
             Said::Http(
                 206,
                 vec![("content-range", format!("bytes {first}-{}/{size}", size - 1))],

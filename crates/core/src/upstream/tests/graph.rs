@@ -50,19 +50,14 @@ fn a_move() -> impl Strategy<Value = Move> {
 fn perform(step: &Move, request: &Outbound) -> Said {
     let challenge = |realm: usize| format!(r#"Bearer realm="{}/token",service="s""#, HOSTS[realm]);
     match step {
-        Move::Redirect(status, to) => Said::Http(
-            *status,
-            vec![("location", format!("{}/x", HOSTS[*to]))],
-            String::new(),
-        ),
+        Move::Redirect(status, to) => {
+            Said::Http(*status, vec![("location", format!("{}/x", HOSTS[*to]))], String::new())
+        }
         Move::Bearer(realm) => Said::Http(401, vec![("www-authenticate", challenge(*realm))], String::new()),
         Move::Basic => http(401, &[("www-authenticate", "Basic realm=x")]),
         Move::Both(realm) => Said::Http(
             401,
-            vec![(
-                "www-authenticate",
-                format!("Basic realm=x, {}", challenge(*realm)),
-            )],
+            vec![("www-authenticate", format!("Basic realm=x, {}", challenge(*realm)))],
             String::new(),
         ),
         Move::Status(status) => http(*status, &[("retry-after", "1")]),

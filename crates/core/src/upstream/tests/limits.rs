@@ -12,31 +12,21 @@ fn minutes(count: u64) -> Duration {
 fn quota(remaining: &str) -> Said {
     http(
         200,
-        &[
-            ("ratelimit-limit", "100;w=21600"),
-            ("ratelimit-remaining", remaining),
-            ("content-length", "3"),
-        ],
+        &[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", remaining), ("content-length", "3")],
     )
 }
 
 #[test]
 fn t_rl7_the_budget_is_read_and_kept() {
-    for (remaining, low) in [
-        ("100;w=21600", false),
-        ("11;w=21600", false),
-        ("10;w=21600", true),
-        ("0;w=21600", true),
-    ] {
+    for (remaining, low) in
+        [("100;w=21600", false), ("11;w=21600", false), ("10;w=21600", true), ("0;w=21600", true)]
+    {
         for method in [Verb::Get, Verb::Head] {
             let mut world = World::new(|_: &Outbound| quota(remaining));
             assert!(!world.state.budget_low(&hub(), world.now));
             world.ask(tag(hub(), method)).unwrap();
             assert_eq!(world.state.budget_low(&hub(), world.now), low, "{remaining}");
-            assert!(
-                !world.state.budget_low(&account(), world.now),
-                "an account has its own"
-            );
+            assert!(!world.state.budget_low(&account(), world.now), "an account has its own");
         }
     }
 }
@@ -76,10 +66,8 @@ fn t_rl7_concurrent_pulls_do_not_overdraw() {
     let mut sent = 0;
     for _ in 0..10 {
         let mut exchange = Exchange::new(tag(hub(), Verb::Get));
-        sent += usize::from(matches!(
-            exchange.step(&mut world.state, world.now, 0, Input::Start),
-            Step::Send(_)
-        ));
+        sent +=
+            usize::from(matches!(exchange.step(&mut world.state, world.now, 0, Input::Start), Step::Send(_)));
     }
     assert_eq!(sent, 3);
 }
@@ -98,23 +86,15 @@ fn t_rl7_no_headers_no_limit() {
 #[test]
 fn t_rl8_a_used_up_pull_limit_stops_pulls_only() {
     let mut world =
-        World::new(
-            |request: &Outbound| match request.method == http::Method::GET && !is_blob(request) {
-                true => http(429, &[]).body(PULL_LIMIT),
-                false => http(200, &[]),
-            },
-        );
+        World::new(|request: &Outbound| match request.method == http::Method::GET && !is_blob(request) {
+            true => http(429, &[]).body(PULL_LIMIT),
+            false => http(200, &[]),
+        });
     let failure = world.ask(tag(hub(), Verb::Get)).unwrap_err();
-    assert_eq!(
-        (failure.reason, world.sent.len()),
-        (Reason::UpstreamRateLimited, 1)
-    );
+    assert_eq!((failure.reason, world.sent.len()), (Reason::UpstreamRateLimited, 1));
     assert_eq!(failure.retry_after, Some(minutes(15)));
     assert!(failure.public.contains("account"), "{failure}");
-    assert_eq!(
-        world.ask(tag(hub(), Verb::Get)).unwrap_err().reason,
-        Reason::BudgetExhausted
-    );
+    assert_eq!(world.ask(tag(hub(), Verb::Get)).unwrap_err().reason, Reason::BudgetExhausted);
     assert_eq!(world.sent.len(), 1);
     world.ask(blob(hub(), Verb::Get)).unwrap();
     world.ask(tag(hub(), Verb::Head)).unwrap();
@@ -122,30 +102,21 @@ fn t_rl8_a_used_up_pull_limit_stops_pulls_only() {
 
 #[test]
 fn t_rl8_an_abuse_limit_stops_everything_for_a_short_while() {
-    for (headers, wait) in [
-        (&[][..], 15),
-        (&[("retry-after", "3")], 3),
-        (&[("retry-after", "999999999999")], 3600),
-    ] {
+    for (headers, wait) in
+        [(&[][..], 15), (&[("retry-after", "3")], 3), (&[("retry-after", "999999999999")], 3600)]
+    {
         let mut world = World::new(|_: &Outbound| http(429, headers).body("Too Many Requests (HAP429)"));
         let failure = world.ask(tag(hub(), Verb::Get)).unwrap_err();
         assert_eq!(failure.reason, Reason::UpstreamRateLimited);
         assert_eq!(failure.retry_after, Some(Duration::from_secs(wait)));
-        for other in [
-            blob(hub(), Verb::Get),
-            tag(hub(), Verb::Head),
-            tag(hub(), Verb::Get),
-        ] {
+        for other in [blob(hub(), Verb::Get), tag(hub(), Verb::Head), tag(hub(), Verb::Get)] {
             assert_eq!(world.ask(other).unwrap_err().reason, Reason::UpstreamRateLimited);
         }
         assert_eq!(world.sent.len(), 1, "never at once again");
         world.pass(Duration::from_secs(wait));
         let _ = world.ask(tag(hub(), Verb::Get));
         assert_eq!(world.sent.len(), 2);
-        assert!(
-            !world.state.budget_low(&hub(), world.now),
-            "it says nothing about pulls"
-        );
+        assert!(!world.state.budget_low(&hub(), world.now), "it says nothing about pulls");
     }
 }
 
@@ -154,28 +125,18 @@ fn t_rl8_a_lasting_abuse_limit_doubles_the_pause() {
     let mut world = World::new(|_: &Outbound| http(429, &[]));
     let mut waits = vec![];
     for _ in 0..5 {
-        let wait = world
-            .ask(tag(hub(), Verb::Head))
-            .unwrap_err()
-            .retry_after
-            .unwrap();
+        let wait = world.ask(tag(hub(), Verb::Head)).unwrap_err().retry_after.unwrap();
         waits.push(wait.as_secs());
         world.pass(wait);
     }
     assert_eq!(waits, [15, 30, 60, 120, 120]);
     world.pass(minutes(10));
-    assert_eq!(
-        world.ask(tag(hub(), Verb::Head)).unwrap_err().retry_after,
-        Some(Duration::from_secs(15))
-    );
+    assert_eq!(world.ask(tag(hub(), Verb::Head)).unwrap_err().retry_after, Some(Duration::from_secs(15)));
 }
 
 #[test]
 fn limits_are_what_alternates_are_for() {
-    let source = || Source {
-        alternates: vec![url("https://mirror.gcr.io")],
-        ..hub()
-    };
+    let source = || Source { alternates: vec![url("https://mirror.gcr.io")], ..hub() };
     let mut world = World::new(|request: &Outbound| match request.url.host_str() {
         Some("mirror.gcr.io") => http(200, &MANIFEST),
         _ => http(429, &[]).body(PULL_LIMIT),

@@ -36,20 +36,10 @@ fn t_cr2_no_credential_leaves_the_origin_and_none_returns() {
             };
             let mut outer = World::new(&mut script);
             outer.ask(ask).unwrap();
-            let [.., there, back] = outer.sent.as_slice() else {
-                panic!()
-            };
+            let [.., there, back] = outer.sent.as_slice() else { panic!() };
             assert_eq!(back.url.path(), "/back");
-            assert!(
-                is_clean(there) && is_clean(back),
-                "{status}: {:?} {:?}",
-                there.headers,
-                back.headers
-            );
-            assert_eq!(
-                there.headers.contains_key("range") && back.headers.contains_key("range"),
-                ranged
-            );
+            assert!(is_clean(there) && is_clean(back), "{status}: {:?} {:?}", there.headers, back.headers);
+            assert_eq!(there.headers.contains_key("range") && back.headers.contains_key("range"), ranged);
         }
     }
 }
@@ -66,12 +56,10 @@ fn a_redirect_within_the_registry_keeps_the_token() {
 
 fn follow(source: Source, location: &str) -> (Result<Reply, Failure>, usize) {
     let location = location.to_owned();
-    let mut world = World::new(
-        move |request: &Outbound| match request.url.path().starts_with("/v2/") {
-            true => Said::Http(307, vec![("location", location.clone())], String::new()),
-            false => http(200, &[("content-length", "3")]),
-        },
-    );
+    let mut world = World::new(move |request: &Outbound| match request.url.path().starts_with("/v2/") {
+        true => Said::Http(307, vec![("location", location.clone())], String::new()),
+        false => http(200, &[("content-length", "3")]),
+    });
     let result = world.ask(blob(source, Verb::Get));
     (result, world.sent.len())
 }
@@ -116,16 +104,9 @@ fn t_ss1_targets_that_are_refused_before_connecting() {
     ] {
         let (result, sent) = follow(hub(), location);
         let failure = result.unwrap_err();
-        assert_eq!(
-            (failure.reason, sent),
-            (Reason::UpstreamRedirectRefused, 1),
-            "{location}"
-        );
+        assert_eq!((failure.reason, sent), (Reason::UpstreamRedirectRefused, 1), "{location}");
     }
-    assert_eq!(
-        follow(hub(), &format!("https://cdn.example.com/{}", "a".repeat(9000))).1,
-        1
-    );
+    assert_eq!(follow(hub(), &format!("https://cdn.example.com/{}", "a".repeat(9000))).1, 1);
 }
 
 #[test]
@@ -169,32 +150,19 @@ fn t_ss1_every_hop_is_judged_and_there_are_five() {
         Some("cdn.example.com") => http(302, &[("location", "https://169.254.169.254/")]),
         _ => http(302, &[("location", "https://cdn.example.com/")]),
     });
-    assert_eq!(
-        world.ask(blob(hub(), Verb::Get)).unwrap_err().reason,
-        Reason::UpstreamRedirectRefused
-    );
+    assert_eq!(world.ask(blob(hub(), Verb::Get)).unwrap_err().reason, Reason::UpstreamRedirectRefused);
     assert_eq!(world.sent.len(), 2);
 }
 
 #[test]
 fn t_ss1_listed_hosts_and_no_others() {
     let source = || Source {
-        blob_hosts: Some(vec![
-            "*.cloudfront.net".parse().unwrap(),
-            "10.0.0.5".parse().unwrap(),
-        ]),
+        blob_hosts: Some(vec!["*.cloudfront.net".parse().unwrap(), "10.0.0.5".parse().unwrap()]),
         ..hub()
     };
     assert!(follow(source(), "https://d1.cloudfront.net/a").0.is_ok());
-    let failure = follow(source(), "https://cdn.example.com/a?sig=canary")
-        .0
-        .unwrap_err();
-    assert!(
-        failure
-            .internal
-            .unwrap()
-            .ends_with("(to https://cdn.example.com/a)")
-    );
+    let failure = follow(source(), "https://cdn.example.com/a?sig=canary").0.unwrap_err();
+    assert!(failure.internal.unwrap().ends_with("(to https://cdn.example.com/a)"));
     assert!(failure.public.contains("blob_hosts") && !failure.public.contains("cdn"));
     for location in [
         "https://cdn.example.com/a",
@@ -206,24 +174,15 @@ fn t_ss1_listed_hosts_and_no_others() {
         assert_eq!(follow(source(), location).1, 1, "{location}");
     }
     assert_eq!(follow(source(), "https://10.0.0.5/a").1, 1, "listed, but private");
-    let private = Source {
-        allow_private: true,
-        ..source()
-    };
+    let private = Source { allow_private: true, ..source() };
     assert!(follow(private, "https://10.0.0.5/a").0.is_ok());
-    let insecure = Source {
-        insecure: true,
-        ..source()
-    };
+    let insecure = Source { insecure: true, ..source() };
     assert!(follow(insecure, "http://d1.cloudfront.net/a").0.is_ok());
 }
 
 #[test]
 fn t_ss1_private_targets_are_for_those_who_allow_them() {
-    let source = || Source {
-        allow_private: true,
-        ..hub()
-    };
+    let source = || Source { allow_private: true, ..hub() };
     assert!(follow(source(), "https://10.0.0.5:9000/a").0.is_ok());
     assert!(follow(source(), "https://minio/a").0.is_ok());
     assert!(follow(source(), "http://minio/a").0.is_err());
@@ -231,23 +190,12 @@ fn t_ss1_private_targets_are_for_those_who_allow_them() {
 
 #[test]
 fn t_ss1_a_configured_address_is_no_exception() {
-    let source = || Source {
-        url: url("https://10.0.0.5"),
-        ..hub()
-    };
+    let source = || Source { url: url("https://10.0.0.5"), ..hub() };
     let mut world = World::new(|_: &Outbound| http(200, &MANIFEST));
     let failure = world.ask(tag(source(), Verb::Get)).unwrap_err();
     assert!(world.sent.is_empty() && failure.public.contains("allow_private"));
     assert!(!failure.public.contains("10.0.0.5"), "{failure}");
-    world
-        .ask(tag(
-            Source {
-                allow_private: true,
-                ..source()
-            },
-            Verb::Get,
-        ))
-        .unwrap();
+    world.ask(tag(Source { allow_private: true, ..source() }, Verb::Get)).unwrap();
 }
 
 #[test]
@@ -270,12 +218,10 @@ fn an_expired_link_is_asked_for_afresh_once() {
         world.ask(blob(account(), Verb::Get)).unwrap();
         assert_eq!(world.sent.len(), 4);
 
-        let mut world = World::new(
-            |request: &Outbound| match request.url.path().starts_with("/v2/") {
-                true => http(307, &[("location", "https://cdn.example.com/a?sig=canary")]),
-                false => http(status, &[("www-authenticate", CHALLENGE)]),
-            },
-        );
+        let mut world = World::new(|request: &Outbound| match request.url.path().starts_with("/v2/") {
+            true => http(307, &[("location", "https://cdn.example.com/a?sig=canary")]),
+            false => http(status, &[("www-authenticate", CHALLENGE)]),
+        });
         let failure = world.ask(blob(account(), Verb::Get)).unwrap_err();
         assert_eq!(world.sent.len(), 4);
         assert!(!failure.reason.is_absence());
@@ -291,9 +237,6 @@ fn t_ss4_token_services_that_redirect_are_not_followed() {
             false => http(401, &[("www-authenticate", CHALLENGE)]),
         });
         let failure = world.ask(tag(account(), Verb::Get)).unwrap_err();
-        assert_eq!(
-            (failure.reason, world.sent.len()),
-            (Reason::UpstreamRedirectRefused, 2)
-        );
+        assert_eq!((failure.reason, world.sent.len()), (Reason::UpstreamRedirectRefused, 2));
     }
 }

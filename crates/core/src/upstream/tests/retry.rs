@@ -38,17 +38,9 @@ fn t_uf1_every_trouble_has_its_class_and_its_number_of_tries() {
         (Said::Fault(Fault::PrivateAddress), Reason::UpstreamUnreachable, 1),
     ] {
         for method in [Verb::Get, Verb::Head] {
-            assert_eq!(
-                fails(tag(hub(), method), said.clone()),
-                (reason, sent),
-                "{said:?}"
-            );
+            assert_eq!(fails(tag(hub(), method), said.clone()), (reason, sent), "{said:?}");
         }
-        assert_eq!(
-            fails(blob(hub(), Verb::Get), said.clone()),
-            (reason, sent),
-            "{said:?}"
-        );
+        assert_eq!(fails(blob(hub(), Verb::Get), said.clone()), (reason, sent), "{said:?}");
         assert!(!reason.is_absence());
     }
 }
@@ -56,13 +48,7 @@ fn t_uf1_every_trouble_has_its_class_and_its_number_of_tries() {
 #[test]
 fn absence_is_named_by_what_was_asked_and_by_the_registry() {
     let named = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"m"}]}"#;
-    let referrers = || {
-        ask(
-            hub(),
-            Verb::Get,
-            What::Referrers(DIGEST.parse().unwrap(), String::new()),
-        )
-    };
+    let referrers = || ask(hub(), Verb::Get, What::Referrers(DIGEST.parse().unwrap(), String::new()));
     let tags = || ask(hub(), Verb::Get, What::Tags(String::new()));
     for (ask, body, reason) in [
         (tag(hub(), Verb::Get), "", Reason::ManifestUnknown),
@@ -75,11 +61,7 @@ fn absence_is_named_by_what_was_asked_and_by_the_registry() {
         (tags(), "", Reason::NameUnknown),
         (referrers(), "", Reason::UpstreamUnsupported),
         (referrers(), named, Reason::NameUnknown),
-        (
-            tag(hub(), Verb::Get),
-            &"x".repeat(70_000),
-            Reason::ManifestUnknown,
-        ),
+        (tag(hub(), Verb::Get), &"x".repeat(70_000), Reason::ManifestUnknown),
     ] {
         assert_eq!(fails(ask, http(404, &[]).body(body)), (reason, 1));
     }
@@ -92,9 +74,7 @@ fn t_uf6_waits_grow_with_jitter_and_heed_the_registry() {
         let mut world = World::new(|_: &Outbound| http(503, &[]));
         world.seed = seed;
         world.ask(tag(hub(), Verb::Get)).unwrap_err();
-        let [first, second] = world.waits[..] else {
-            panic!()
-        };
+        let [first, second] = world.waits[..] else { panic!() };
         assert!(first <= Duration::from_millis(500) && second <= Duration::from_secs(1));
         seen.insert(first);
     }
@@ -102,10 +82,7 @@ fn t_uf6_waits_grow_with_jitter_and_heed_the_registry() {
     let run = |after: &str| {
         let mut world = World::new(|_: &Outbound| http(503, &[("retry-after", after)]));
         let failure = world.ask(tag(hub(), Verb::Get)).unwrap_err();
-        (
-            world.waits.clone(),
-            failure.retry_after.unwrap_or_default().as_secs(),
-        )
+        (world.waits.clone(), failure.retry_after.unwrap_or_default().as_secs())
     };
     assert_eq!(run("4").0, [Duration::from_secs(4); 2]);
     assert_eq!(run("6"), (vec![], 6));
@@ -127,19 +104,14 @@ fn a_retry_that_succeeds_is_a_success() {
 
 #[test]
 fn alternates_come_before_waiting_and_their_no_counts_for_nothing() {
-    let source = || Source {
-        alternates: vec![url("https://a.example.com"), url("https://b.example.com")],
-        ..hub()
-    };
+    let source =
+        || Source { alternates: vec![url("https://a.example.com"), url("https://b.example.com")], ..hub() };
     let mut world = World::new(|request: &Outbound| match request.url.host_str().unwrap() {
         "registry-1.docker.io" => http(503, &[]),
         "a.example.com" => http(404, &[]),
         _ => http(200, &MANIFEST),
     });
-    assert_eq!(
-        world.ask(tag(source(), Verb::Get)).unwrap().upstream,
-        url("https://b.example.com/")
-    );
+    assert_eq!(world.ask(tag(source(), Verb::Get)).unwrap().upstream, url("https://b.example.com/"));
     assert!(world.waits.is_empty());
 
     for no in [401, 403, 404, 429, 500] {
@@ -153,11 +125,9 @@ fn alternates_come_before_waiting_and_their_no_counts_for_nothing() {
         assert_eq!(world.sent.len(), 3);
     }
     // What the registry itself denies is denied.
-    for (no, reason) in [
-        (401, Reason::UpstreamUnauthorized),
-        (403, Reason::UpstreamDenied),
-        (404, Reason::ManifestUnknown),
-    ] {
+    for (no, reason) in
+        [(401, Reason::UpstreamUnauthorized), (403, Reason::UpstreamDenied), (404, Reason::ManifestUnknown)]
+    {
         assert_eq!(fails(tag(source(), Verb::Get), http(no, &[])), (reason, 1));
     }
 }
@@ -172,13 +142,8 @@ fn t_uf6_the_breaker_opens_probes_and_closes() {
     world.ask(tag(hub(), Verb::Get)).unwrap_err();
     assert_eq!(world.state.health(world.now)[0].breaker, Breaker::Closed);
     let failure = world.ask(tag(hub(), Verb::Get)).unwrap_err();
-    assert_eq!(
-        (failure.reason, world.sent.len()),
-        (Reason::UpstreamUnreachable, 5)
-    );
-    let Breaker::Open { retry_at } = world.state.health(world.now)[0].breaker else {
-        panic!()
-    };
+    assert_eq!((failure.reason, world.sent.len()), (Reason::UpstreamUnreachable, 5));
+    let Breaker::Open { retry_at } = world.state.health(world.now)[0].breaker else { panic!() };
     assert_eq!(retry_at, world.now.mono.plus(Duration::from_secs(1)));
     let failure = world.ask(tag(hub(), Verb::Get)).unwrap_err();
     assert_eq!((failure.reason, world.sent.len()), (Reason::UpstreamSuspended, 5));
@@ -187,17 +152,12 @@ fn t_uf6_the_breaker_opens_probes_and_closes() {
     // Each failed probe doubles the pause.
     let mut pauses = vec![];
     for _ in 0..7 {
-        let Breaker::Open { retry_at } = world.state.health(world.now)[0].breaker else {
-            panic!()
-        };
+        let Breaker::Open { retry_at } = world.state.health(world.now)[0].breaker else { panic!() };
         let pause = retry_at.since(world.now.mono);
         pauses.push(pause.as_secs());
         world.pass(pause);
         let before = world.sent.len();
-        assert_eq!(
-            world.ask(tag(hub(), Verb::Get)).unwrap_err().reason,
-            Reason::UpstreamUnreachable
-        );
+        assert_eq!(world.ask(tag(hub(), Verb::Get)).unwrap_err().reason, Reason::UpstreamUnreachable);
         assert_eq!(world.sent.len(), before + 1, "one probe");
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
@@ -208,10 +168,7 @@ fn t_uf6_the_breaker_opens_probes_and_closes() {
     let mut probe = Exchange::new(tag(hub(), Verb::Get));
     let step = probe.step(&mut world.state, world.now, 0, Input::Start);
     assert!(matches!(step, Step::Send(_)));
-    assert_eq!(
-        world.ask(tag(hub(), Verb::Get)).unwrap_err().reason,
-        Reason::UpstreamSuspended
-    );
+    assert_eq!(world.ask(tag(hub(), Verb::Get)).unwrap_err().reason, Reason::UpstreamSuspended);
     healthy.set(true);
     world.go_on(&mut probe, step).unwrap();
     assert_eq!(world.state.health(world.now)[0].breaker, Breaker::Closed);
@@ -226,10 +183,7 @@ fn t_uf6_a_lost_probe_is_replaced() {
     world.pass(Duration::from_secs(1));
     let start = |world: &mut World<_>| {
         let mut exchange = Exchange::new(tag(hub(), Verb::Get));
-        matches!(
-            exchange.step(&mut world.state, world.now, 0, Input::Start),
-            Step::Send(_)
-        )
+        matches!(exchange.step(&mut world.state, world.now, 0, Input::Start), Step::Send(_))
     };
     assert!(start(&mut world));
     assert!(!start(&mut world));
@@ -240,12 +194,7 @@ fn t_uf6_a_lost_probe_is_replaced() {
 /// Ten minutes of outage, a thousand clients, each asking every forty seconds.
 #[test]
 fn t_uf6_an_outage_is_not_amplified() {
-    for said in [
-        http(503, &[]),
-        Said::Fault(Fault::Timeout),
-        http(408, &[]),
-        http(425, &[]),
-    ] {
+    for said in [http(503, &[]), Said::Fault(Fault::Timeout), http(408, &[]), http(425, &[])] {
         let mut world = World::new(|_: &Outbound| said.clone());
         let mut asked = 0_usize;
         for _ in 0..600 {
@@ -266,11 +215,7 @@ fn t_uf6_an_outage_is_not_amplified() {
             }
             world.pass(Duration::from_secs(1));
         }
-        assert!(
-            world.sent.len() * 10 <= asked * 11,
-            "{said:?}: {} for {asked}",
-            world.sent.len()
-        );
+        assert!(world.sent.len() * 10 <= asked * 11, "{said:?}: {} for {asked}", world.sent.len());
     }
 }
 
@@ -278,15 +223,9 @@ fn t_uf6_an_outage_is_not_amplified() {
 fn inputs_out_of_turn_are_an_internal_failure() {
     let mut state = UpstreamState::new();
     let now = Now::default();
-    for input in [
-        Input::Waited,
-        Input::Fault(Fault::Reset),
-        Input::Small(Ok(Bytes::new())),
-    ] {
+    for input in [Input::Waited, Input::Fault(Fault::Reset), Input::Small(Ok(Bytes::new()))] {
         let mut exchange = Exchange::new(tag(hub(), Verb::Get));
-        let Step::Done(Err(failure)) = exchange.step(&mut state, now, 0, input) else {
-            panic!()
-        };
+        let Step::Done(Err(failure)) = exchange.step(&mut state, now, 0, input) else { panic!() };
         assert_eq!(failure.reason, Reason::Internal);
     }
 }

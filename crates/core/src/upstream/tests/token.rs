@@ -75,9 +75,7 @@ fn t_uf7_a_token_that_is_no_longer_honoured_is_replaced_once() {
     };
     let mut world = World::new(&mut script);
     world.ask(tag(hub(), Verb::Get)).unwrap();
-    world
-        .ask(ask(hub(), Verb::Get, What::Manifest("revoke".parse().unwrap())))
-        .unwrap();
+    world.ask(ask(hub(), Verb::Get, What::Manifest("revoke".parse().unwrap()))).unwrap();
     world.ask(tag(hub(), Verb::Get)).unwrap();
     world.ask(tag(hub(), Verb::Get)).unwrap();
     assert_eq!(world.tokens_asked(), 2);
@@ -86,19 +84,13 @@ fn t_uf7_a_token_that_is_no_longer_honoured_is_replaced_once() {
 /// Whoever finds a token while another conversation fetches it takes that one.
 #[test]
 fn t_uf7_a_thousand_conversations_share_a_token() {
-    let mut world = World::new(service(|_| {
-        http(200, &[]).body(r#"{"token":"t","expires_in":300}"#)
-    }));
-    world
-        .ask(ask(hub(), Verb::Get, What::Manifest("other".parse().unwrap())))
-        .unwrap();
+    let mut world = World::new(service(|_| http(200, &[]).body(r#"{"token":"t","expires_in":300}"#)));
+    world.ask(ask(hub(), Verb::Get, What::Manifest("other".parse().unwrap()))).unwrap();
     world.pass(Duration::from_secs(290));
     let (now, mut asks) = (world.now, vec![]);
     for _ in 0..1000 {
         let mut exchange = Exchange::new(tag(hub(), Verb::Get));
-        let Step::Token(ask) = exchange.step(&mut world.state, now, 0, Input::Start) else {
-            panic!()
-        };
+        let Step::Token(ask) = exchange.step(&mut world.state, now, 0, Input::Start) else { panic!() };
         asks.push((exchange, ask));
     }
     for (mut exchange, ask) in asks {
@@ -111,16 +103,9 @@ fn t_uf7_a_thousand_conversations_share_a_token() {
 
 #[test]
 fn t_uf7_two_scopes_two_tokens() {
-    let mut world = World::new(service(|_| {
-        http(200, &[]).body(r#"{"token":"t","expires_in":300}"#)
-    }));
+    let mut world = World::new(service(|_| http(200, &[]).body(r#"{"token":"t","expires_in":300}"#)));
     for repository in ["library/nginx", "library/redis", "library/nginx", "library/redis"] {
-        world
-            .ask(Ask {
-                repository: repository.parse().unwrap(),
-                ..tag(hub(), Verb::Get)
-            })
-            .unwrap();
+        world.ask(Ask { repository: repository.parse().unwrap(), ..tag(hub(), Verb::Get) }).unwrap();
     }
     assert_eq!(world.tokens_asked(), 2);
 }
@@ -154,25 +139,13 @@ fn failures_keep_their_class() {
     assert_eq!(fails(http(400, &[])), (Reason::UpstreamBadAnswer, 1));
     assert_eq!(fails(http(500, &[])), (Reason::UpstreamServerError, 2));
     assert_eq!(fails(http(503, &[])), (Reason::UpstreamServerError, 3));
-    assert_eq!(
-        fails(http(503, &[("retry-after", "60")])),
-        (Reason::UpstreamServerError, 1)
-    );
+    assert_eq!(fails(http(503, &[("retry-after", "60")])), (Reason::UpstreamServerError, 1));
     assert_eq!(fails(http(504, &[])), (Reason::UpstreamTimeout, 3));
     assert_eq!(fails(Said::Fault(Fault::Timeout)), (Reason::UpstreamTimeout, 3));
-    assert_eq!(
-        fails(Said::Fault(Fault::Connect)),
-        (Reason::UpstreamUnreachable, 3)
-    );
-    assert_eq!(
-        fails(Said::Fault(Fault::Dns)),
-        (Reason::UpstreamNameUnresolved, 3)
-    );
+    assert_eq!(fails(Said::Fault(Fault::Connect)), (Reason::UpstreamUnreachable, 3));
+    assert_eq!(fails(Said::Fault(Fault::Dns)), (Reason::UpstreamNameUnresolved, 3));
     assert_eq!(fails(Said::Fault(Fault::Tls)), (Reason::UpstreamTls, 1));
-    assert_eq!(
-        fails(http(200, &[("content-encoding", "gzip")])),
-        (Reason::UpstreamBadAnswer, 1)
-    );
+    assert_eq!(fails(http(200, &[("content-encoding", "gzip")])), (Reason::UpstreamBadAnswer, 1));
     for body in [
         "",
         "{}",
@@ -183,16 +156,9 @@ fn failures_keep_their_class() {
         r#"{"token":"a\r\nX: y"}"#,
         r#"{"token":7}"#,
     ] {
-        assert_eq!(
-            fails(http(200, &[]).body(body)),
-            (Reason::UpstreamBadAnswer, 1),
-            "{body}"
-        );
+        assert_eq!(fails(http(200, &[]).body(body)), (Reason::UpstreamBadAnswer, 1), "{body}");
     }
-    assert_eq!(
-        fails(http(200, &[]).body(&"x".repeat(70_000))),
-        (Reason::UpstreamBadAnswer, 1)
-    );
+    assert_eq!(fails(http(200, &[]).body(&"x".repeat(70_000))), (Reason::UpstreamBadAnswer, 1));
 }
 
 #[test]
@@ -205,26 +171,16 @@ fn a_realm_keeps_its_own_query() {
     });
     world.ask(tag(hub(), Verb::Get)).unwrap();
     let query = world.sent[1].url.query().unwrap();
-    assert_eq!(
-        query,
-        "account=a%26b&service=a%26scope%3Db&scope=repository%3Alibrary%2Fnginx%3Apull"
-    );
+    assert_eq!(query, "account=a%26b&service=a%26scope%3Db&scope=repository%3Alibrary%2Fnginx%3Apull");
     assert_eq!(world.sent[1].url.fragment(), None);
 }
 
 #[test]
 fn memory_is_bounded() {
-    let mut world = World::new(service(|_| {
-        http(200, &[]).body(r#"{"token":"t","expires_in":300}"#)
-    }));
+    let mut world = World::new(service(|_| http(200, &[]).body(r#"{"token":"t","expires_in":300}"#)));
     for number in 0..4200 {
         let repository = format!("library/x{number}").parse().unwrap();
-        world
-            .ask(Ask {
-                repository,
-                ..tag(hub(), Verb::Head)
-            })
-            .unwrap();
+        world.ask(Ask { repository, ..tag(hub(), Verb::Head) }).unwrap();
     }
     assert_eq!(world.state.sizes(), [4096, 2, 1, 0]);
     let mut world = World::new(|request: &Outbound| match request.url.host_str() {
@@ -242,21 +198,12 @@ fn memory_is_bounded() {
         let Step::Send(request) = exchange.step(&mut world.state, world.now, 0, Input::Start) else {
             panic!()
         };
-        let Said::Http(_, headers, _) = script(&request) else {
-            panic!()
-        };
+        let Said::Http(_, headers, _) = script(&request) else { panic!() };
         let mut response = Response::new(());
         for (name, value) in headers {
-            response
-                .headers_mut()
-                .append(name, HeaderValue::from_str(&value).unwrap());
+            response.headers_mut().append(name, HeaderValue::from_str(&value).unwrap());
         }
-        let step = exchange.step(
-            &mut world.state,
-            world.now,
-            0,
-            Input::Head(response.into_parts().0),
-        );
+        let step = exchange.step(&mut world.state, world.now, 0, Input::Head(response.into_parts().0));
         assert!(matches!(step, Step::Done(Ok(_))));
     }
     assert_eq!(world.state.sizes(), [0, 1024, 0, 1024]);

@@ -77,9 +77,7 @@ impl Ask {
             *request.method_mut() = self.method.clone();
             *request.uri_mut() = self.path.parse().unwrap();
             *request.headers_mut() = self.headers;
-            request
-                .headers_mut()
-                .insert(http::header::HOST, "mirror.example.com".parse().unwrap());
+            request.headers_mut().insert(http::header::HOST, "mirror.example.com".parse().unwrap());
             let reply = engine.serve(&request.into_parts().0, None, self.peer).await;
             let took = clock.millis() - since;
             let (body, whole) = match reply.body {
@@ -90,14 +88,7 @@ impl Ask {
                 assert!(body.is_empty(), "HEAD has no body");
             }
             let (status, headers, facts) = (reply.answer.status, reply.answer.headers, reply.facts);
-            *slot.borrow_mut() = Some(Answered {
-                status,
-                headers,
-                body: body.into(),
-                whole,
-                facts,
-                took,
-            });
+            *slot.borrow_mut() = Some(Answered { status, headers, body: body.into(), whole, facts, took });
         });
         Asked { answer, task }
     }

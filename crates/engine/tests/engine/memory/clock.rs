@@ -43,10 +43,7 @@ impl Wake for Flag {
 
 impl Clock {
     pub(crate) fn now(&self) -> Now {
-        Now {
-            wall: Wall(EPOCH + self.millis()),
-            mono: Mono(86_400_000 + self.millis()),
-        }
+        Now { wall: Wall(EPOCH + self.millis()), mono: Mono(86_400_000 + self.millis()) }
     }
 
     /// Milliseconds since the start.
@@ -55,10 +52,7 @@ impl Clock {
     }
 
     pub(crate) async fn sleep(&self, duration: Duration) {
-        let key = (
-            self.millis() + u64::try_from(duration.as_millis()).unwrap(),
-            self.0.number(),
-        );
+        let key = (self.millis() + u64::try_from(duration.as_millis()).unwrap(), self.0.number());
         let _timer = Timer { clock: self, key };
         poll_fn(|context| {
             if self.millis() >= key.0 {
@@ -73,10 +67,7 @@ impl Clock {
     /// Starts a task; its number stops it.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) -> u64 {
         let id = self.0.number();
-        let task = Task {
-            future: Box::pin(future),
-            woken: Arc::new(Flag(AtomicBool::new(true))),
-        };
+        let task = Task { future: Box::pin(future), woken: Arc::new(Flag(AtomicBool::new(true))) };
         self.0.tasks.borrow_mut().insert(id, task);
         id
     }
@@ -98,12 +89,7 @@ impl Clock {
     pub(crate) fn settle(&self) {
         while let Some((id, mut task)) = self.0.woken() {
             let waker = Waker::from(task.woken.clone());
-            if task
-                .future
-                .as_mut()
-                .poll(&mut Context::from_waker(&waker))
-                .is_pending()
-            {
+            if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
                 self.0.tasks.borrow_mut().insert(id, task);
             }
         }
@@ -123,14 +109,7 @@ impl Clock {
         let end = self.millis() + u64::try_from(duration.as_millis()).unwrap();
         loop {
             self.settle();
-            let due = self
-                .0
-                .timers
-                .borrow()
-                .keys()
-                .next()
-                .map(|(due, _)| *due)
-                .filter(|due| *due <= end);
+            let due = self.0.timers.borrow().keys().next().map(|(due, _)| *due).filter(|due| *due <= end);
             let Some(due) = due else { break };
             self.go_to(due);
         }
@@ -156,10 +135,7 @@ impl Inner {
     /// Takes the first task that may go on.
     fn woken(&self) -> Option<(u64, Task)> {
         let mut tasks = self.tasks.borrow_mut();
-        let id = *tasks
-            .iter()
-            .find(|(_, task)| task.woken.0.swap(false, Ordering::Relaxed))?
-            .0;
+        let id = *tasks.iter().find(|(_, task)| task.woken.0.swap(false, Ordering::Relaxed))?.0;
         tasks.remove_entry(&id)
     }
 }

@@ -43,11 +43,8 @@ impl Flight for Flights {
         }
         let outcome = Rc::<Outcome>::default();
         under_way.insert(key.to_owned(), outcome.clone());
-        let lead = Leading {
-            key: key.to_owned(),
-            under_way: self.under_way.clone(),
-            outcome: outcome.clone(),
-        };
+        let lead =
+            Leading { key: key.to_owned(), under_way: self.under_way.clone(), outcome: outcome.clone() };
         Joined::Lead(lead, Waiting(outcome))
     }
 }
@@ -55,10 +52,7 @@ impl Flight for Flights {
 impl Leading {
     fn end(&self, landed: Result<Landed, Failure>) {
         let mut under_way = self.under_way.borrow_mut();
-        if under_way
-            .get(&self.key)
-            .is_some_and(|outcome| Rc::ptr_eq(outcome, &self.outcome))
-        {
+        if under_way.get(&self.key).is_some_and(|outcome| Rc::ptr_eq(outcome, &self.outcome)) {
             under_way.remove(&self.key);
         }
         self.outcome.landed.borrow_mut().get_or_insert(landed);

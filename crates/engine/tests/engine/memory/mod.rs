@@ -89,10 +89,7 @@ impl Host for Memory {
     }
 
     fn charge(&self, key: LimitKey, now: Now) -> Verdict {
-        let limit = self
-            .config
-            .rate_limit
-            .expect("the engine charges only where there is a limit");
+        let limit = self.config.rate_limit.expect("the engine charges only where there is a limit");
         let gcra = match key.bucket {
             Bucket::Pulls => Gcra::pulls(&limit),
             Bucket::Requests => Gcra::requests(&limit),
@@ -101,10 +98,7 @@ impl Host for Memory {
     }
 
     async fn identity(&self, source: &Source) -> Result<Identity, Failure> {
-        let basic = |username: &str, password| Identity::Basic {
-            username: username.to_owned(),
-            password,
-        };
+        let basic = |username: &str, password| Identity::Basic { username: username.to_owned(), password };
         match &source.auth {
             None => Ok(Identity::Anonymous),
             Some(Auth::Static { username, password }) => Ok(basic(username, password.clone())),
@@ -127,12 +121,7 @@ impl Host for Memory {
 
 impl Memory {
     fn engine(&self) -> Engine<Memory> {
-        Engine::new(
-            self.this
-                .get()
-                .and_then(Weak::upgrade)
-                .expect("whoever runs a job holds the host"),
-        )
+        Engine::new(self.this.get().and_then(Weak::upgrade).expect("whoever runs a job holds the host"))
     }
 }
 
@@ -211,11 +200,7 @@ impl World {
 
     /// Events whose `Debug` text contains `word`.
     pub(crate) fn events(&self, word: &str) -> usize {
-        self.events
-            .borrow()
-            .iter()
-            .filter(|event| format!("{event:?}").contains(word))
-            .count()
+        self.events.borrow().iter().filter(|event| format!("{event:?}").contains(word)).count()
     }
 }
 

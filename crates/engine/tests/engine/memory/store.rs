@@ -47,13 +47,7 @@ struct State {
 impl Store {
     pub(crate) fn new(clock: Clock) -> Store {
         let (lag, records, objects, fills) = Default::default();
-        Store(Rc::new(Inner {
-            clock,
-            lag,
-            records,
-            objects,
-            fills,
-        }))
+        Store(Rc::new(Inner { clock, lag, records, objects, fills }))
     }
 
     /// From now on a record that is read arrives so many milliseconds after it was looked up.
@@ -66,9 +60,8 @@ impl Store {
         let live =
             |(_, until): &(Bytes, Option<u64>)| until.is_none_or(|until| self.0.clock.millis() < until);
         let records = self.0.records.borrow();
-        let found = records
-            .iter()
-            .filter(|(key, record)| key.split('|').next() == Some(kind) && live(record));
+        let found =
+            records.iter().filter(|(key, record)| key.split('|').next() == Some(kind) && live(record));
         found.map(|(key, _)| key.clone()).collect()
     }
 
@@ -77,11 +70,7 @@ impl Store {
     }
 
     pub(crate) fn evict(&self, digest: Digest) {
-        self.0
-            .objects
-            .borrow_mut()
-            .remove(&digest)
-            .expect("only what is stored can be evicted");
+        self.0.objects.borrow_mut().remove(&digest).expect("only what is stored can be evicted");
     }
 
     /// Everything that is kept, for comparing.
@@ -122,25 +111,11 @@ impl Blobs for Store {
         }
         let mut fills = self.0.fills.borrow_mut();
         if let Some(fill) = fills.get(&digest) {
-            return Claim::Filling {
-                follower: Following(fill.clone()),
-                ours: fill.by == by,
-            };
+            return Claim::Filling { follower: Following(fill.clone()), ours: fill.by == by };
         }
-        let fill = Rc::new(Fill {
-            by: by.to_owned(),
-            state: RefCell::default(),
-            signal: Signal::default(),
-        });
+        let fill = Rc::new(Fill { by: by.to_owned(), state: RefCell::default(), signal: Signal::default() });
         fills.insert(digest, fill.clone());
-        Claim::Yours(
-            Filling {
-                store: self.clone(),
-                digest,
-                fill: fill.clone(),
-            },
-            Following(fill),
-        )
+        Claim::Yours(Filling { store: self.clone(), digest, fill: fill.clone() }, Following(fill))
     }
 
     async fn stored(&self, digest: Digest) -> Option<Whole> {
@@ -157,21 +132,11 @@ impl Blobs for Store {
     }
 
     async fn read(&self, digest: Digest, max: usize) -> Option<Bytes> {
-        self.0
-            .objects
-            .borrow()
-            .get(&digest)
-            .filter(|bytes| bytes.len() <= max)
-            .cloned()
+        self.0.objects.borrow().get(&digest).filter(|bytes| bytes.len() <= max).cloned()
     }
 
     fn through(&self, digest: Digest, whole: Option<u64>, stall: Duration, body: Arriving) -> Body {
-        Body::Through {
-            digest,
-            whole,
-            stall,
-            body,
-        }
+        Body::Through { digest, whole, stall, body }
     }
 }
 
@@ -217,12 +182,7 @@ impl Follower for Following {
 pub(crate) enum Body {
     Stored(Bytes),
     Following(Rc<Fill>, ByteSpan),
-    Through {
-        digest: Digest,
-        whole: Option<u64>,
-        stall: Duration,
-        body: Arriving,
-    },
+    Through { digest: Digest, whole: Option<u64>, stall: Duration, body: Arriving },
 }
 
 impl Body {
@@ -234,26 +194,14 @@ impl Body {
                 let ended = fill.signal.until(|| fill.state.borrow().ended.clone()).await;
                 let state = fill.state.borrow();
                 // What was released before the end.
-                let held_back = state
-                    .size
-                    .map_or(usize::MAX, |size| (size as usize).saturating_sub(HELD_BACK));
-                let released = if ended.is_ok() {
-                    state.bytes.len()
-                } else {
-                    state.bytes.len().min(held_back)
-                };
+                let held_back =
+                    state.size.map_or(usize::MAX, |size| (size as usize).saturating_sub(HELD_BACK));
+                let released =
+                    if ended.is_ok() { state.bytes.len() } else { state.bytes.len().min(held_back) };
                 let end = released.min(span.end as usize).max(span.start as usize);
-                (
-                    state.bytes[(span.start as usize).min(end)..end].to_vec(),
-                    end as u64 == span.end,
-                )
+                (state.bytes[(span.start as usize).min(end)..end].to_vec(), end as u64 == span.end)
             }
-            Body::Through {
-                digest,
-                whole,
-                stall,
-                mut body,
-            } => {
+            Body::Through { digest, whole, stall, mut body } => {
                 let mut bytes = Vec::new();
                 while let Some(piece) = body.next(stall).await {
                     let Ok(piece) = piece else { return (bytes, false) };
@@ -290,10 +238,7 @@ pub(crate) struct Filling {
 impl Filling {
     fn end(&self, ended: Result<(), Failure>) {
         let mut fills = self.store.0.fills.borrow_mut();
-        if fills
-            .get(&self.digest)
-            .is_some_and(|fill| Rc::ptr_eq(fill, &self.fill))
-        {
+        if fills.get(&self.digest).is_some_and(|fill| Rc::ptr_eq(fill, &self.fill)) {
             fills.remove(&self.digest);
         }
         let mut state = self.fill.state.borrow_mut();
@@ -315,10 +260,7 @@ impl Ticket for Filling {
 
     async fn fill(&mut self, offset: u64, mut body: Arriving, stall: Duration) -> Filled {
         let received = |fill: &Fill| fill.state.borrow().bytes.len() as u64;
-        let broken = |fault| Filled::Broken {
-            received: received(&self.fill),
-            fault,
-        };
+        let broken = |fault| Filled::Broken { received: received(&self.fill), fault };
         let Some(mut skip) = received(&self.fill).checked_sub(offset) else {
             return broken(Fault::BadFraming);
         };

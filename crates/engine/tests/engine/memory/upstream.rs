@@ -47,11 +47,8 @@ pub(crate) fn head(path: &str) -> Said {
 
 impl Said {
     fn new(method: Method, path: &str) -> Said {
-        let url = if path.contains("://") {
-            path.to_owned()
-        } else {
-            format!("https://up.example.com/v2/{path}")
-        };
+        let url =
+            if path.contains("://") { path.to_owned() } else { format!("https://up.example.com/v2/{path}") };
         Said {
             method,
             url,
@@ -116,8 +113,7 @@ impl Said {
     }
 
     pub(crate) fn json(self, text: &str) -> Said {
-        self.header(CONTENT_TYPE, "application/json")
-            .bytes(Bytes::copy_from_slice(text.as_bytes()))
+        self.header(CONTENT_TYPE, "application/json").bytes(Bytes::copy_from_slice(text.as_bytes()))
     }
 
     fn bytes(mut self, bytes: Bytes) -> Said {
@@ -157,12 +153,7 @@ impl Said {
     }
 
     fn matches(&self, request: &Outbound) -> bool {
-        let text = |name| {
-            request
-                .headers
-                .get(name)
-                .map(|value| value.to_str().unwrap().to_owned())
-        };
+        let text = |name| request.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         self.method == request.method
             && self.url == request.url.as_str()
             && self.authorization == text(AUTHORIZATION)
@@ -170,11 +161,7 @@ impl Said {
     }
 
     fn arriving(&self, clock: Clock) -> Arriving {
-        let body = if self.method == Method::HEAD {
-            Bytes::new()
-        } else {
-            self.body.clone()
-        };
+        let body = if self.method == Method::HEAD { Bytes::new() } else { self.body.clone() };
         let end = self.cut.unwrap_or(body.len()).min(body.len());
         let mut pieces = VecDeque::new();
         let (mut from, mut pause) = (0, Duration::ZERO);
@@ -192,11 +179,7 @@ impl Said {
 
 impl Upstream {
     pub(crate) fn new(clock: Clock) -> Upstream {
-        Upstream {
-            clock,
-            expected: RefCell::default(),
-            seen: RefCell::default(),
-        }
+        Upstream { clock, expected: RefCell::default(), seen: RefCell::default() }
     }
 
     pub(crate) fn expect(&self, said: Said) {
@@ -215,11 +198,7 @@ impl Upstream {
 
     pub(crate) fn assert_done(&self) {
         let left = self.expected.borrow();
-        assert!(
-            left.is_empty(),
-            "expected, but never asked: {left:#?}\nasked: {:#?}",
-            self.seen.borrow()
-        );
+        assert!(left.is_empty(), "expected, but never asked: {left:#?}\nasked: {:#?}", self.seen.borrow());
     }
 }
 
@@ -227,9 +206,7 @@ impl Http for Upstream {
     type Body = Arriving;
 
     async fn send(&self, request: Outbound) -> Result<(http::response::Parts, Arriving), Fault> {
-        self.seen
-            .borrow_mut()
-            .push(format!("{} {}", request.method, request.url));
+        self.seen.borrow_mut().push(format!("{} {}", request.method, request.url));
         let said = {
             let mut expected = self.expected.borrow_mut();
             let Some(index) = expected.iter().position(|said| said.matches(&request)) else {
@@ -282,8 +259,6 @@ impl Arriving {
 
 impl std::fmt::Debug for Arriving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Arriving")
-            .field("pieces", &self.pieces.len())
-            .finish()
+        f.debug_struct("Arriving").field("pieces", &self.pieces.len()).finish()
     }
 }

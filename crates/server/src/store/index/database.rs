@@ -38,9 +38,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     if version != 0 && version != VERSION {
         return Err(rusqlite::Error::SqliteFailure(
             ffi::Error::new(ffi::SQLITE_MISMATCH),
-            Some(format!(
-                "the index has version {version}, this program knows {VERSION}"
-            )),
+            Some(format!("the index has version {version}, this program knows {VERSION}")),
         ));
     }
     connection.execute_batch(
@@ -74,10 +72,9 @@ pub(super) fn damaged(error: &rusqlite::Error) -> bool {
         return true;
     };
     match error.code {
-        ErrorCode::SystemIoFailure => matches!(
-            error.extended_code,
-            ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ
-        ),
+        ErrorCode::SystemIoFailure => {
+            matches!(error.extended_code, ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ)
+        }
         ErrorCode::DiskFull
         | ErrorCode::CannotOpen
         | ErrorCode::ReadOnly

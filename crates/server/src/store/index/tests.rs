@@ -10,12 +10,7 @@ fn digest(seed: u8) -> Digest {
 }
 
 fn entry(size: u64, used: u64) -> Entry {
-    let stamp = Stamp {
-        size,
-        mtime: 1,
-        ctime: 2,
-        inode: 3,
-    };
+    let stamp = Stamp { size, mtime: 1, ctime: 2, inode: 3 };
     Entry { stamp, used }
 }
 
@@ -75,33 +70,19 @@ fn rows_are_counted_and_come_in_order() {
     for (at, digest) in digests.iter().enumerate() {
         index.set_object(*digest, Some(entry(10, 100 - (at as u64 / 5))));
     }
-    assert_eq!(
-        index.row(&digests[3]),
-        Some(entry(10, 100)),
-        "before it is committed"
-    );
+    assert_eq!(index.row(&digests[3]), Some(entry(10, 100)), "before it is committed");
     index.flush();
     assert_eq!(index.total(), Some(100));
     let expected: Vec<_> = digests[5..].iter().chain(&digests[..5]).copied().collect();
     let mut oldest = Vec::new();
-    while let slice = index.oldest(
-        oldest
-            .last()
-            .map(|(digest, entry): &(Digest, Entry)| (entry.used, *digest)),
-        3,
-    ) && !slice.is_empty()
+    while let slice =
+        index.oldest(oldest.last().map(|(digest, entry): &(Digest, Entry)| (entry.used, *digest)), 3)
+        && !slice.is_empty()
     {
         oldest.extend(slice);
     }
-    assert_eq!(
-        oldest.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(),
-        expected
-    );
-    let after: Vec<_> = index
-        .after(Some(&digests[6]), 2)
-        .into_iter()
-        .map(|(digest, _)| digest)
-        .collect();
+    assert_eq!(oldest.iter().map(|(digest, _)| *digest).collect::<Vec<_>>(), expected);
+    let after: Vec<_> = index.after(Some(&digests[6]), 2).into_iter().map(|(digest, _)| digest).collect();
     assert_eq!(after, digests[7..9]);
 
     index.touch(vec![(digests[0], 500), (digests[1], 1)]);
@@ -109,11 +90,7 @@ fn rows_are_counted_and_come_in_order() {
     index.flush();
     index.objects.clear();
     assert_eq!(index.object(&digests[0]), Some(entry(10, 500)));
-    assert_eq!(
-        index.object(&digests[1]),
-        Some(entry(10, 100)),
-        "a use does not make it older"
-    );
+    assert_eq!(index.object(&digests[1]), Some(entry(10, 100)), "a use does not make it older");
     assert_eq!(index.object(&digests[2]), None);
 }
 

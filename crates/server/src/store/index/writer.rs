@@ -57,12 +57,7 @@ pub(super) struct Writer {
 impl Writer {
     /// The disk's refusal is not an error here: it is tried again with each batch.
     pub(super) fn new(path: PathBuf, link: Arc<Link>) -> Writer {
-        let mut writer = Writer {
-            path,
-            connection: None,
-            opened: None,
-            link,
-        };
+        let mut writer = Writer { path, connection: None, opened: None, link };
         if let Err(error) = writer.connect() {
             tracing::error!(%error, path = %writer.path.display(), "the index cannot be opened; what is stored is found again once it can");
             writer.link.lost();
