@@ -303,3 +303,29 @@ async fn t_ss1_from_https_to_http_is_refused() {
     }
     assert_eq!(plain.connections(), 0);
 }
+
+/// T-CR3: where a manifest says that a layer can be had elsewhere, we neither go there nor take our credentials there.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_cr3_a_foreign_layer_gets_no_request_and_no_credential() {
+    let evil = Upstream::start_on([127, 0, 0, 3]);
+    let bench = watch(with_account(Bench::setup()).start());
+    bench.upstream.require_basic(&basic());
+    let config = Body::from(Pattern::new(1, 300));
+    let layer = Body::from(Pattern::new(2, 40_000));
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": media::MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.sha256(), "size": config.len()},
+        "layers": [{"mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "digest": layer.sha256(),
+                    "size": layer.len(), "urls": [format!("{}/layer", evil.url())]}],
+    });
+    bench.upstream.serve_manifest("team/app", "1", manifest.to_string().as_bytes(), media::MANIFEST);
+    let path = format!("/v2/team/app/blobs/{}", layer.sha256());
+    bench.upstream.on(Method::Read, &path).reply(Reply::oci_error(404, "BLOB_UNKNOWN"));
+    assert_eq!(bench.get("/v2/team/app/manifests/1").send().await.status, 200);
+    for answer in [bench.get(&path).send().await, bench.head(&path).send().await] {
+        assert_eq!(answer.status, 404, "{answer:?}");
+    }
+    assert!(bench.upstream.saw_authorization(), "the registry itself is asked as ourselves");
+    assert_eq!((evil.connections(), evil.requests().len()), (0, 0), "{:?}", evil.summary());
+}
