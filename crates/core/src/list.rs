@@ -165,8 +165,10 @@ fn tag_page(page: &Page, bytes: &[u8], next: Option<String>) -> Result<(List, Op
     let list = TagList::parse(bytes).map_err(|error| {
         Failure::new(Reason::UpstreamBadAnswer, format!("upstream's list of tags is not one: {error}"))
     })?;
-    // An upstream that pages does so in an order of its own; one that ignores `n` is cut for the client.
-    let ignores = page.n.is_some_and(|n| list.tags.len() as u64 > n);
+    // An upstream that pages does so in an order of its own. One that sends more than was asked for, or the very tag
+    // after which the page begins, does not page (docker-registry 2.8): its list is cut for the client.
+    let ignores = page.n.is_some_and(|n| list.tags.len() as u64 > n)
+        || page.last.as_deref().is_some_and(|last| list.tags.iter().any(|tag| tag.as_str() == last));
     let (tags, next) = if ignores {
         let (tags, page) = page.cut(list.tags);
         (tags, page.map(|page| page.query()))

@@ -94,6 +94,10 @@ fn a_list_longer_than_asked_for_is_cut() {
     assert_eq!((tags_of(&first), first.next.as_deref()), (vec!["a", "b"], Some("n=2&last=b")));
     let second = read("n=2&last=b");
     assert_eq!((tags_of(&second), &second.next), (vec!["c"], &None));
+    for ignored in ["last=b", "n=3&last=b"] {
+        let rest = read(ignored);
+        assert_eq!((tags_of(&rest), &rest.next), (vec!["c"], &None), "{ignored}: the list has `b` itself");
+    }
     let none = read("n=0");
     assert_eq!((tags_of(&none).len(), &none.next), (0, &None));
     assert_eq!(tags_ask("n=0").what(), What::Tags("n=1".into()));
