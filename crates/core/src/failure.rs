@@ -72,8 +72,8 @@ pub enum Reason {
     // Our side.
     /// The local disk cannot take or give the object.
     StoreFailed,
+    /// No room for another connection.
     Overloaded,
-    ShuttingDown,
     Internal,
 }
 
@@ -138,7 +138,6 @@ impl Reason {
         Reason::UpstreamUnsupported,
         Reason::StoreFailed,
         Reason::Overloaded,
-        Reason::ShuttingDown,
         Reason::Internal,
     ];
 
@@ -177,7 +176,6 @@ impl Reason {
             Reason::UpstreamUnsupported => "upstream_unsupported",
             Reason::StoreFailed => "store_failed",
             Reason::Overloaded => "overloaded",
-            Reason::ShuttingDown => "shutting_down",
             Reason::Internal => "internal",
         }
     }
@@ -224,9 +222,7 @@ impl Reason {
             | Reason::SizeMismatch
             | Reason::TooLarge
             | Reason::UpstreamUnsupported => Side::Upstream,
-            Reason::StoreFailed | Reason::Overloaded | Reason::ShuttingDown | Reason::Internal => {
-                Side::Mirror
-            }
+            Reason::StoreFailed | Reason::Overloaded | Reason::Internal => Side::Mirror,
         }
     }
 }

@@ -103,6 +103,17 @@ impl<H: Host> Engine<H> {
         Reply { answer: answer::failure(&failure, &answer::FailureContext::new(&config)), body: None, facts }
     }
 
+    /// The answer to a client for whose connection there is no room.
+    pub fn overloaded(&self) -> Answer {
+        let public = "this mirror has all the connections it can hold; try again";
+        let failure = Failure::new(Reason::Overloaded, public).retry_after(Duration::from_secs(1));
+        let config = self.host.config();
+        answer::failure(
+            &failure,
+            &answer::FailureContext { close: true, ..answer::FailureContext::new(&config) },
+        )
+    }
+
     /// Does the work of a job, to its end.
     pub async fn run(&self, job: Job<H>) {
         match job {

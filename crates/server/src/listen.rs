@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use entrepot_core::access::MAX_TOKEN_BODY;
+use entrepot_core::answer::Answer;
 use entrepot_core::event::{Method, RequestLog, Text};
 use entrepot_engine::{Engine, Facts, Reply};
 use futures_util::{FutureExt, Stream};
@@ -64,6 +65,7 @@ pub(crate) struct Door {
 pub(crate) async fn accept(listener: TcpListener, door: Door, stop: CancellationToken) -> GracefulShutdown {
     let graceful = GracefulShutdown::new();
     let builder = Arc::new(builder());
+    let refusal = spelt(&door.engine.overloaded());
     let refusals = Arc::new(Semaphore::new(REFUSALS.min(door.room.available_permits())));
     loop {
         let accepted = tokio::select! {
@@ -79,8 +81,8 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, stop: Cancellation
         };
         let Ok(permit) = door.room.clone().try_acquire_owned() else {
             match refusals.clone().try_acquire_owned() {
-                Ok(permit) => drop(tokio::spawn(turn_away(stream, permit))),
-                Err(_) => turn_away_at_once(stream),
+                Ok(permit) => drop(tokio::spawn(turn_away(stream, refusal.clone(), permit))),
+                Err(_) => turn_away_at_once(stream, &refusal),
             }
             continue;
         };
@@ -322,15 +324,24 @@ impl Drop for Open {
     }
 }
 
-/// Too many connections: says so at once, so that the client goes elsewhere.
-const TURNED_AWAY: &str = concat!(
-    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\ncontent-length: 122\r\nconnection: close\r\n\r\n",
-    r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"this mirror has all the connections it can hold; try again","detail":{}}]}"#,
-);
+/// An answer as HTTP/1.1 spells it, for a connection that nothing serves.
+fn spelt(answer: &Answer) -> Bytes {
+    let status = answer.status;
+    let mut spelt =
+        format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default())
+            .into_bytes();
+    for (name, value) in &answer.headers {
+        spelt.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    spelt.extend(b"\r\n");
+    spelt.extend(&answer.body);
+    spelt.into()
+}
 
-async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+/// Too many connections: says so at once, so that the client goes elsewhere.
+async fn turn_away(mut stream: TcpStream, refusal: Bytes, _permit: OwnedSemaphorePermit) {
     let refuse = async {
-        stream.write_all(TURNED_AWAY.as_bytes()).await?;
+        stream.write_all(&refusal).await?;
         stream.shutdown().await?;
         // Closing on a request that was not read would reset the connection, and the answer with it (RFC 9112 §9.6).
         let mut request = [0; 4096];
@@ -341,9 +352,9 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 }
 
 /// As [`turn_away`], when too many are being turned away already: most peers still get to read it.
-fn turn_away_at_once(stream: TcpStream) {
+fn turn_away_at_once(stream: TcpStream, refusal: &Bytes) {
     if let Ok(mut stream) = stream.into_std() {
-        let _ = std::io::Write::write(&mut stream, TURNED_AWAY.as_bytes());
+        let _ = std::io::Write::write(&mut stream, refusal);
     }
 }
 

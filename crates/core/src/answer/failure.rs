@@ -89,7 +89,7 @@ pub fn status_and_code(reason: Reason) -> (StatusCode, ErrorCode) {
         Reason::DigestMismatch => (StatusCode::BAD_GATEWAY, ErrorCode::DigestInvalid),
         Reason::SizeMismatch => (StatusCode::BAD_GATEWAY, ErrorCode::SizeInvalid),
         Reason::UpstreamUnsupported => (StatusCode::BAD_GATEWAY, ErrorCode::Unsupported),
-        Reason::UpstreamSuspended | Reason::StoreFailed | Reason::Overloaded | Reason::ShuttingDown => {
+        Reason::UpstreamSuspended | Reason::StoreFailed | Reason::Overloaded => {
             (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable)
         }
         Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
