@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_oci::Digest;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::layout::Stamp;
@@ -29,7 +29,8 @@ use writer::{Write, Writer};
 const HOT: u64 = 4 << 20;
 /// Writes that may wait for the disk; what comes on top is lost.
 const QUEUE: usize = 50_000;
-/// Connections for reading that are kept open.
+/// Connections for reading, at most. Who finds none free waits: that is shorter than opening another, whose descriptor SQLite
+/// would keep for as long as any other is in use.
 const READERS: usize = 4;
 
 /// One object's row.
@@ -57,9 +58,33 @@ struct Link {
     full: AtomicBool,
     /// Rows may be missing, or name what is gone.
     lossy: AtomicBool,
-    readers: Mutex<Vec<(u64, Connection)>>,
+    readers: Mutex<Readers>,
+    returned: Condvar,
     /// Which opening of the database the readers belong to.
     opening: AtomicU64,
+}
+
+/// The connections for reading, each with the opening of the database that it belongs to.
+#[derive(Default)]
+struct Readers {
+    idle: Vec<(u64, Connection)>,
+    lent: usize,
+}
+
+/// The right to one connection for reading; given back on drop, with the connection if there is one to keep.
+struct Lent<'a> {
+    link: &'a Link,
+    connection: Option<(u64, Connection)>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut readers = self.link.readers.lock();
+        readers.lent -= 1;
+        readers.idle.extend(self.connection.take());
+        drop(readers);
+        self.link.returned.notify_one();
+    }
 }
 
 /// Written, but not yet to be read in the database.
@@ -98,7 +123,15 @@ impl Link {
 
     fn forget_readers(&self) {
         self.opening.fetch_add(1, Ordering::Relaxed);
-        self.readers.lock().clear();
+        self.readers.lock().idle.clear();
+    }
+
+    /// Waits for a free connection, or for the room to open one.
+    fn lend(&self) -> Lent<'_> {
+        let mut readers = self.readers.lock();
+        self.returned.wait_while(&mut readers, |readers| readers.lent >= READERS);
+        readers.lent += 1;
+        Lent { link: self, connection: readers.idle.pop() }
     }
 }
 
@@ -116,6 +149,7 @@ impl Index {
             full: AtomicBool::new(false),
             lossy: AtomicBool::new(false),
             readers: Mutex::default(),
+            returned: Condvar::new(),
             opening: AtomicU64::new(0),
         });
         let (writes, queue) = mpsc::channel();
@@ -288,9 +322,10 @@ impl Index {
     }
 
     fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Option<T> {
+        let mut lent = self.link.lend();
         let opening = self.link.opening.load(Ordering::Relaxed);
-        let idle = self.link.readers.lock().pop().filter(|(of, _)| *of == opening);
-        let connection = match idle {
+        // Taken out for the time of the query, so that one which panics or fails is not used again.
+        let connection = match lent.connection.take().filter(|(of, _)| *of == opening) {
             Some((_, connection)) => connection,
             None => {
                 let opened = database::reader(&self.path);
@@ -301,10 +336,7 @@ impl Index {
         };
         match query(&connection) {
             Ok(found) => {
-                let mut readers = self.link.readers.lock();
-                if readers.len() < READERS {
-                    readers.push((opening, connection));
-                }
+                lent.connection = Some((opening, connection));
                 Some(found)
             }
             Err(error) => {

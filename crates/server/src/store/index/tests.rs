@@ -142,3 +142,27 @@ fn t_cs4_a_database_that_cannot_be_opened_yet() {
     index.hot.clear();
     assert_eq!(index.load("kept", 0), Some("value".into()));
 }
+
+/// T-CC1: however many read at once, few descriptors are open, and none stays behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn t_cc1_many_readers_share_few_connections() {
+    let (index, dir) = opened();
+    index.set_object(digest(1), Some(entry(10, 1)));
+    index.flush();
+    let start = std::sync::Barrier::new(64);
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..50 {
+                    assert_eq!(index.row(&digest(1)), Some(entry(10, 1)));
+                }
+            });
+        }
+    });
+    let path = dir.path().join("index.db");
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open = open.filter(|open| std::fs::read_link(open.path()).is_ok_and(|link| link == path)).count();
+    assert!(open <= READERS + 1, "{open} descriptors of the database; the writer has one");
+}
