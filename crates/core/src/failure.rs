@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Whose failure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -11,7 +13,7 @@ pub enum Side {
 }
 
 /// A failed pull. `public` may be shown to clients; `internal` goes to the host's log, once, and nowhere else.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub reason: Reason,
     /// What to tell the client: names the object and the remedy, never a secret, a signed URL or a private address.
@@ -23,7 +25,7 @@ pub struct Failure {
 }
 
 /// Every reason there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {
     // The client's side.
     /// Upstream says 404 for a manifest or tag.

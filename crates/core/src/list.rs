@@ -19,7 +19,7 @@ use crate::time::Wall;
 use crate::upstream::{Reply, What};
 
 /// A list that is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListAsk {
     Tags { page: Page, query: String },
     Referrers { digest: Digest, artifact_type: Option<String>, query: String },

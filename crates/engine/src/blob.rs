@@ -5,7 +5,7 @@ use entrepot_core::answer::{self, Answer, Served, Trace, Verdict};
 use entrepot_core::config::Config;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::integrity;
-use entrepot_core::upstream::{Verb, What};
+use entrepot_core::upstream::{Reply, Verb, What};
 use entrepot_oci::Digest;
 use entrepot_oci::range::ByteSpan;
 
@@ -39,7 +39,7 @@ impl<H: Host> Engine<H> {
         let place = self.place(call, &What::Blob(digest)).await?;
         let wanted = Wanted { config, call, place, digest };
         if !wanted.place.source.mirror {
-            return self.pass_through(&wanted, facts).await;
+            return self.pass_through(&wanted, Trace::new(Verdict::Bypass), facts).await;
         }
         let shown = self.shown(&wanted.place, digest).await;
         if call.head_only {
@@ -77,6 +77,7 @@ impl<H: Host> Engine<H> {
                     self.host.start(Job::Fill { place: place.clone(), digest, ticket });
                     (follower, true, true)
                 }
+                Claim::Apart(ticket) => return self.apart(wanted, ticket, facts).await,
             };
             // A fill from this very place says by itself whether upstream shows the blob here.
             if !shown && !ours {
@@ -182,20 +183,40 @@ impl<H: Host> Engine<H> {
         integrity::blob_size(&digest, self.described_size(place, digest).await, size)
     }
 
-    /// For a source that is not cached: upstream's own answer, range for range.
+    /// Upstream's own answer for the client, and a fill of its own for the store, begun when upstream is seen to have it.
+    async fn apart(
+        &self,
+        wanted: &Wanted<'_>,
+        ticket: <H::Blobs as Blobs>::Ticket,
+        facts: &mut Facts,
+    ) -> Result<(Answer, Option<Body<H>>), Failure> {
+        let (place, digest) = (&wanted.place, wanted.digest);
+        match self.pass_through(wanted, missed(&place.source), facts).await {
+            Ok(answer) => {
+                self.host.start(Job::Fill { place: place.clone(), digest, ticket });
+                Ok(answer)
+            }
+            Err(failure) => {
+                self.not_shown(place, digest, &failure).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Upstream's own answer, range for range.
     async fn pass_through(
         &self,
         wanted: &Wanted<'_>,
+        trace: Trace,
         facts: &mut Facts,
     ) -> Result<(Answer, Option<Body<H>>), Failure> {
         let Wanted { call, place, digest, .. } = wanted;
-        let trace = Trace::new(Verdict::Bypass);
         let what = What::Blob(*digest);
         let through =
             |whole, body| self.host.blobs().through(*digest, whole, place.source.timeouts.stall, body);
         if call.head_only || call.range.is_some() || call.if_none_match.is_some() {
             let (reply, _) = self.ask(place, what.clone(), Verb::Head).await?;
-            let size = reply.size.ok_or_else(|| unsized_blob(*digest))?;
+            let size = self.passing_size(wanted, &reply).await?;
             let (head, span) = wanted.answer(size, trace, facts);
             let Some(span) = span.filter(|_| !call.head_only) else {
                 return Ok((head, None));
@@ -211,9 +232,16 @@ impl<H: Host> Engine<H> {
             return Ok((head, body.map(|body| through(whole.then_some(size), body))));
         }
         let (reply, body) = self.ask(place, what, Verb::Get).await?;
-        let size = reply.size.ok_or_else(|| unsized_blob(*digest))?;
+        let size = self.passing_size(wanted, &reply).await?;
         let (head, _) = wanted.answer(size, trace, facts);
         Ok((head, body.map(|body| through(Some(size), body))))
+    }
+
+    /// Bytes of a blob that passes through.
+    async fn passing_size(&self, wanted: &Wanted<'_>, reply: &Reply) -> Result<u64, Failure> {
+        let size = reply.size.ok_or_else(|| unsized_blob(wanted.digest))?;
+        self.check_size(&wanted.place, wanted.digest, size).await?;
+        Ok(size)
     }
 }
 

@@ -73,7 +73,7 @@ pub struct Held {
 
 impl Work {
     /// Those with equal keys bring the same thing.
-    pub(crate) fn key(&self) -> String {
+    pub fn key(&self) -> String {
         match self {
             Work::Fetch(place, reference) => place.key("fetch", &reference.to_string()),
             Work::Look(place, reference) => place.key("look", &reference.to_string()),

@@ -7,6 +7,7 @@
 mod absence;
 mod blob;
 mod converse;
+pub mod errand;
 mod fill;
 mod job;
 mod lists;
@@ -78,14 +79,14 @@ impl<H: Host> Engine<H> {
                     close: answer.closes(),
                     ..FailureContext::new(&config)
                 };
-                let answer = self.limited(&config, &client, &mut facts, context).unwrap_or(answer);
+                let answer = self.limited(&config, &client, &mut facts, context).await.unwrap_or(answer);
                 Reply { answer, body: None, facts }
             }
             Admitted::Token(request) => {
                 let client = &request.authorized.client;
                 let mut facts = Facts::new(Route::Token, client.address).of(client);
                 let context = FailureContext { head_only: request.head_only, ..FailureContext::new(&config) };
-                let answer = self.limited(&config, client, &mut facts, context).unwrap_or_else(|| {
+                let answer = self.limited(&config, client, &mut facts, context).await.unwrap_or_else(|| {
                     access::token_answer(&config, &request, form.as_ref(), &key, self.host.now())
                 });
                 Reply { answer, body: None, facts }
@@ -147,9 +148,9 @@ impl<H: Host> Engine<H> {
         call: &Incoming,
         facts: &mut Facts,
     ) -> Result<(Answer, Option<<H::Blobs as Blobs>::Body>), Failure> {
-        self.charge(config, &call.client, Bucket::Requests, facts)?;
+        self.charge(config, &call.client, Bucket::Requests, facts).await?;
         if call.is_pull() {
-            self.charge(config, &call.client, Bucket::Pulls, facts)?;
+            self.charge(config, &call.client, Bucket::Pulls, facts).await?;
         }
         match &call.call {
             Request::Manifest(reference) => Ok((self.manifest(config, call, reference, facts).await?, None)),
@@ -162,20 +163,20 @@ impl<H: Host> Engine<H> {
     }
 
     /// Charges a request that asks for nothing upstream. The answer, if it is one too many.
-    fn limited(
+    async fn limited(
         &self,
         config: &Config,
         client: &Client,
         facts: &mut Facts,
         context: FailureContext<'_>,
     ) -> Option<Answer> {
-        let failure = self.charge(config, client, Bucket::Requests, facts).err()?;
+        let failure = self.charge(config, client, Bucket::Requests, facts).await.err()?;
         facts.failed(&failure);
         Some(answer::failure(&failure, &FailureContext { limit: facts.limit, ..context }))
     }
 
     /// Known clients are not limited: they were let in by name. What remains is told of pulls, and of whatever is refused.
-    fn charge(
+    async fn charge(
         &self,
         config: &Config,
         client: &Client,
@@ -185,7 +186,7 @@ impl<H: Host> Engine<H> {
         if config.rate_limit.is_none() || client.is_known() {
             return Ok(());
         }
-        match self.host.charge(LimitKey::new(bucket, client.address), self.host.now()) {
+        match self.host.charge(LimitKey::new(bucket, client.address), self.host.now()).await {
             limit::Verdict::Allowed { standing, .. } => {
                 facts.limit = (bucket == Bucket::Pulls).then_some(standing);
                 Ok(())
@@ -199,7 +200,8 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    async fn work(&self, work: Work) -> Result<Landed, Failure> {
+    /// Does what a flight does, without one.
+    pub async fn work(&self, work: Work) -> Result<Landed, Failure> {
         match work {
             Work::Fetch(place, reference) => match self.meanwhile(&place, &reference, false).await {
                 Some(landed) => landed,

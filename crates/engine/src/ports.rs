@@ -46,7 +46,7 @@ pub trait Host: Sized + 'static {
     /// What is remembered of upstreams. No guard outlives the closure, and nothing in it waits.
     fn state<R>(&self, with: impl FnOnce(&mut UpstreamState) -> R) -> R;
     /// Charges one request to `key`'s bucket. Exact natively; a Worker's binding answers only yes or no.
-    fn charge(&self, key: LimitKey, now: Now) -> Verdict;
+    async fn charge(&self, key: LimitKey, now: Now) -> Verdict;
     /// What we may present to `source`: its static credentials, or what its helper answers.
     async fn identity(&self, source: &Source) -> Result<Identity, Failure>;
     /// Hands on work that outlives the answer.
@@ -113,6 +113,9 @@ pub enum Claim<S, F, T> {
     },
     /// Nobody's: start a fill job with the ticket, and follow it. Dropping the ticket fails the followers.
     Yours(T, F),
+    /// Not stored, and on this host no request can follow another's fill: pass upstream's answer through, and start a fill
+    /// job with the ticket, whose bytes are the store's alone.
+    Apart(T),
 }
 
 /// A whole, verified object. It is not evicted while this lives.

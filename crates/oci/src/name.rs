@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::de::{self, Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use serde::de::{self, Deserializer};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, DigestError};
 
@@ -19,7 +20,7 @@ pub struct Repository(Arc<str>);
 pub struct Tag(Arc<str>);
 
 /// What a manifest is asked by. Whatever holds a `:` is a digest, for a tag cannot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reference {
     Tag(Tag),
     Digest(Digest),

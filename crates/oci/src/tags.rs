@@ -13,7 +13,7 @@ pub struct TagList {
 }
 
 /// Which part of the list is wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// So many tags at most, never more than [`Page::MAX`]; `None` leaves it to the registry.
     pub n: Option<u64>,

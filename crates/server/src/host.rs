@@ -144,7 +144,7 @@ impl Host for Native {
         with(&mut self.upstreams.lock())
     }
 
-    fn charge(&self, key: LimitKey, now: Now) -> Verdict {
+    async fn charge(&self, key: LimitKey, now: Now) -> Verdict {
         let config = self.config.load();
         let Some(limit) = &config.rate_limit else {
             return Gcra::new(1, Duration::from_secs(1), 1).check(None, now.mono, 1);

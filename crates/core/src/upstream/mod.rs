@@ -28,6 +28,7 @@ use bytes::Bytes;
 use entrepot_oci::digest::Digest;
 use entrepot_oci::name::{Reference, Repository};
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::config::{Secret, Source};
@@ -60,7 +61,7 @@ pub struct Ask {
     pub identity: Identity,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     Manifest(Reference),
     Blob(Digest),

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test does")]
 
 mod access;
+mod apart;
 mod blobs;
 mod bypass;
+mod errands;
 mod flights;
 mod integrity;
 mod limits;

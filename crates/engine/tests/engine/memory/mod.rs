@@ -88,7 +88,7 @@ impl Host for Memory {
         with(&mut self.state.borrow_mut())
     }
 
-    fn charge(&self, key: LimitKey, now: Now) -> Verdict {
+    async fn charge(&self, key: LimitKey, now: Now) -> Verdict {
         let limit = self.config.rate_limit.expect("the engine charges only where there is a limit");
         let gcra = match key.bucket {
             Bucket::Pulls => Gcra::pulls(&limit),

@@ -29,6 +29,7 @@ struct Inner {
     records: RefCell<BTreeMap<String, (Bytes, Option<u64>)>>,
     objects: RefCell<BTreeMap<Digest, Bytes>>,
     fills: RefCell<BTreeMap<Digest, Rc<Fill>>>,
+    apart: Cell<bool>,
 }
 
 pub(crate) struct Fill {
@@ -46,8 +47,13 @@ struct State {
 
 impl Store {
     pub(crate) fn new(clock: Clock) -> Store {
-        let (lag, records, objects, fills) = Default::default();
-        Store(Rc::new(Inner { clock, lag, records, objects, fills }))
+        let (lag, records, objects, fills, apart) = Default::default();
+        Store(Rc::new(Inner { clock, lag, records, objects, fills, apart }))
+    }
+
+    /// From now on nobody can follow a fill.
+    pub(crate) fn fill_apart(&self) {
+        self.0.apart.set(true);
     }
 
     /// From now on a record that is read arrives so many milliseconds after it was looked up.
@@ -115,6 +121,9 @@ impl Blobs for Store {
         }
         let fill = Rc::new(Fill { by: by.to_owned(), state: RefCell::default(), signal: Signal::default() });
         fills.insert(digest, fill.clone());
+        if self.0.apart.get() {
+            return Claim::Apart(Filling { store: self.clone(), digest, fill });
+        }
         Claim::Yours(Filling { store: self.clone(), digest, fill: fill.clone() }, Following(fill))
     }
 
