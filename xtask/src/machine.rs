@@ -1,6 +1,9 @@
 //! What the tests need of the machine, installed where that is possible.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 
 use crate::report::Done;
 use crate::run::{command, output, run, succeeds};
@@ -59,6 +62,28 @@ pub(crate) fn wasm_target() -> Result<Done> {
         bail!("rustup says it added {WASM}, but rustc has no standard library for it");
     }
     Ok(Done::Passed)
+}
+
+/// What is missing to run JavaScript, if anything is.
+pub(crate) fn missing_node() -> Option<String> {
+    let missing: Vec<&str> =
+        ["node", "npm"].into_iter().filter(|program| !succeeds(command(program, ["--version"]))).collect();
+    (!missing.is_empty()).then(|| format!("{} not found", missing.join(" and ")))
+}
+
+/// Installs what `package-lock.json` in this directory names, unless that has been done.
+pub(crate) fn npm_packages(directory: &Path) -> Result<()> {
+    let lock = fs::read(directory.join("package-lock.json"))
+        .with_context(|| format!("package-lock.json in {}", directory.display()))?;
+    let installed = directory.join("node_modules/.installed-lock.json");
+    if fs::read(&installed).is_ok_and(|done| done == lock) {
+        return Ok(());
+    }
+    // No package of ours needs a script of its own, and none may run one here.
+    let mut npm = command("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+    npm.current_dir(directory);
+    run(npm)?;
+    fs::write(&installed, lock).with_context(|| installed.display().to_string())
 }
 
 /// Asks rustc and not rustup: a toolchain may have been completed by other means.

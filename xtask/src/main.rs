@@ -8,6 +8,7 @@ mod report;
 mod run;
 mod sources;
 mod test;
+mod worker;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ usage: cargo xtask <command>
   test [--quick]     everything that must hold, what it needs installed first; --quick leaves out real clients
   layers             which crate may depend on which, and what the pure ones may not reach
   gen [--check]      the reference, the sample and the JSON schema of the configuration; --check only compares
+  worker build       the Worker's script, ready to be deployed or run
   fuzz [seconds]     every fuzz target for that long (60 unless told)
 ";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["layers"] => layers::check(),
         ["gen"] => r#gen::write(),
         ["gen", "--check"] => r#gen::check(),
+        ["worker", "build"] => worker::build().map(drop),
         ["fuzz"] => fuzz::targets_for(60),
         ["fuzz", seconds] if seconds.parse::<u64>().is_ok_and(|n| n > 0) => {
             fuzz::targets_for(seconds.parse().unwrap_or(60))
