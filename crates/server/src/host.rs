@@ -162,6 +162,11 @@ impl Host for Native {
             Some(Auth::Static { username, password }) => {
                 Ok(Identity::Basic { username: username.clone(), password: password.clone() })
             }
+            Some(Auth::Kv { .. }) => {
+                let public =
+                    format!("source `{}` has its password where only the edge can read it", source.name);
+                Err(Failure::new(Reason::Internal, public))
+            }
             Some(Auth::Helper(name)) => self.helpers.ask(name, &source.url).await.map_err(|error| {
                 Failure::new(
                     Reason::Internal,

@@ -55,6 +55,9 @@ const VALUES: &str = r#"
 | URL | `https://registry.example.com`, `https://host:5000` | scheme, host and port; no path, no credentials |
 | name | `dockerhub` | 1 to 64 letters, digits, `-`, `_` and `.` |
 | name pattern | `library/*`, `team/**`, `nightly*`, `*` | `*` is anything but `/`, `**` between slashes is anything, `?` one character, `{a,b}` either; a lone `*` matches all |
+| image | `docker.io/library/alpine:3.20`, `ghcr.io/org/app@sha256:…` | registry, repository, and tag or digest |
+| platform | `linux/amd64`, `linux/arm/v7` | |
+| schedule | `*/5 * * * *` | minute, hour, day, month and weekday, as cron has them |
 | host pattern | `auth.example.com`, `*.cdn.example.com`, `host:5000` | a star stands for whole labels; without a port the scheme's own is meant |
 
 Relative paths begin in the directory in which the mirror is started.
@@ -126,6 +129,9 @@ fn noun(kind: &Kind) -> String {
         Kind::RegistryName => "host or prefix".into(),
         Kind::HostName => "host".into(),
         Kind::Sha256 => "SHA-256".into(),
+        Kind::Image => "image".into(),
+        Kind::Platform => "platform".into(),
+        Kind::Schedule => "schedule".into(),
         Kind::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
         Kind::List(inner) => format!("list of {}s", noun(inner)),
         Kind::OneOrMore(inner) => format!("{}, or a list of them", noun(inner)),

@@ -73,6 +73,13 @@ fn kind(kind: &Kind) -> Map<String, Value> {
             json!({ "type": "string", "minLength": 1, "maxLength": 255 })
         }
         Kind::Sha256 => json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" }),
+        Kind::Image => json!({ "type": "string", "pattern": "^[^/@]+/[^@]+[:@][^/]+$" }),
+        Kind::Platform => {
+            json!({ "type": "string", "pattern": "^[a-z0-9._-]+/[a-z0-9._-]+(/[a-z0-9._-]+)?$" })
+        }
+        Kind::Schedule => {
+            json!({ "type": "string", "pattern": "^[A-Za-z0-9*,/#-]+( [A-Za-z0-9*,/#-]+){4}$" })
+        }
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::List(inner) => json!({ "type": "array", "items": self::kind(inner) }),
         Kind::OneOrMore(inner) => {

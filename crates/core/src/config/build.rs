@@ -16,8 +16,11 @@ use super::source::{self, Draft};
 use super::tree::Node;
 use super::units::{Rate, Size};
 use super::value::{Count, Label, Origin, Path, Scalar, Sha256, Text};
-use super::{claims, overlap};
+use super::{claims, overlap, warm};
 use crate::pattern::NamePattern;
+
+/// What holds at the edge unless the file says otherwise: 100 manifest requests a minute.
+const EDGE_RATE_LIMIT: RateLimit = RateLimit { count: 100, per: Duration::from_secs(60), burst: 100 };
 
 /// Reads the whole file. `None`, or a value beside problems in the reader, is not to be used.
 pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
@@ -49,6 +52,7 @@ pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     claims::settle(reader, &mut drafts, endpoint.as_ref());
     overlap::images(reader, &drafts);
     let default_source = default_source(reader, &proxy, &drafts);
+    let edge = warm::edge(reader, &proxy, &drafts);
 
     Some(Config {
         endpoint: endpoint?,
@@ -61,6 +65,7 @@ pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
         trusted_proxies,
         sources: drafts.into_iter().map(|draft| Arc::<Source>::new(draft.source)).collect(),
         default_source,
+        edge,
     })
 }
 
@@ -98,6 +103,9 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 fn tls(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Option<Tls> {
+    if reader.site.is_edge() {
+        return None;
+    }
     let section = proxy.section(reader, "tls")?;
     let mut file = |name: &str| {
         let path = section.get::<Path>(reader, name)?.0;
@@ -113,6 +121,11 @@ fn endpoint(
     listen: &[Found<SocketAddr>],
     tls: bool,
 ) -> Option<Url> {
+    if reader.site.is_edge() && !proxy.has("endpoint") {
+        let remedy = "add it, for example `endpoint: \"https://mirror.example.com\"`";
+        reader.problem(&proxy.at("endpoint"), "the edge cannot guess its own URL", remedy);
+        return None;
+    }
     if let Some(Origin(endpoint)) = proxy.get::<Origin>(reader, "endpoint") {
         if tls && endpoint.scheme() == "http" {
             let at = proxy.at("endpoint");
@@ -170,7 +183,9 @@ fn patterns(reader: &mut Reader<'_>, section: &Section<'_>, name: &str) -> Vec<N
 }
 
 fn rate_limit(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Option<RateLimit> {
-    let section = proxy.section(reader, "rate_limit")?;
+    let Some(section) = proxy.section(reader, "rate_limit") else {
+        return (reader.site.is_edge() && !proxy.has("rate_limit")).then_some(EDGE_RATE_LIMIT);
+    };
     let rate = section.get::<Rate>(reader, "anonymous");
     let burst = section.get::<Count>(reader, "burst");
     let rate = rate?;
@@ -179,14 +194,17 @@ fn rate_limit(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Option<RateLimit>
 
 fn access(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Access {
     let section = proxy.section_or_defaults(reader, "access", &schema::ACCESS);
-    let anonymous = section.get::<bool>(reader, "anonymous").unwrap_or_default();
+    // An open mirror at the edge serves the world.
+    let closed = reader.site.is_edge() && !section.has("anonymous");
+    let anonymous = !closed && section.get::<bool>(reader, "anonymous").unwrap_or_default();
     let networks = networks(reader, &section, "networks", "every client is then a known one");
     let mut tokens: Vec<Found<ClientToken>> = Vec::new();
     for token in section.sections(reader, "tokens") {
         let name = token.get::<Label>(reader, "name");
         let sha256 = token.get::<Sha256>(reader, "sha256");
+        let forwards = token.get::<bool>(reader, "forwards").unwrap_or_default();
         if let (Some(Label(name)), Some(Sha256(sha256))) = (name, sha256) {
-            tokens.push(Found { at: token.at("name"), value: ClientToken { name, sha256 } });
+            tokens.push(Found { at: token.at("name"), value: ClientToken { name, sha256, forwards } });
         }
     }
     if let Some(Path(path)) = section.get::<Path>(reader, "tokens_file") {
@@ -195,17 +213,43 @@ fn access(reader: &mut Reader<'_>, proxy: &Section<'_>) -> Access {
     if let Some(Text(name)) = section.get::<Text>(reader, "tokens_env") {
         token_lines(reader, &section.at("tokens_env"), &SecretRef::Env(name), &mut tokens);
     }
-    for (index, token) in tokens.iter().enumerate() {
-        if tokens[..index].iter().any(|other| other.value.name == token.value.name) {
-            let message = format!("there are two tokens named `{}`", token.value.name);
-            reader.problem(&token.at, message, "give each its own name");
+    let (secret_hosts, secret_hosts_env) = secret_names(reader, &section, "secret_hosts_env");
+    let (secret_paths, secret_paths_env) = secret_names(reader, &section, "secret_paths_env");
+    let clients: Vec<_> = [&tokens, &secret_hosts, &secret_paths].into_iter().flatten().collect();
+    for (index, client) in clients.iter().enumerate() {
+        if clients[..index].iter().any(|other| other.value.name == client.value.name) {
+            let message = format!("there are two clients named `{}`", client.value.name);
+            reader.problem(&client.at, message, "give each token and each secret its own name");
         }
     }
-    if !anonymous && networks.is_empty() && tokens.is_empty() && reader.problems.is_empty() {
-        let remedy = "list `networks` or `tokens`, or set `anonymous: true`";
+    if !anonymous && networks.is_empty() && clients.is_empty() && reader.problems.is_empty() {
+        let remedy = "list `networks`, `tokens` or secrets, or set `anonymous: true`";
         reader.problem(&section.at("anonymous"), "no client could ever pull", remedy);
     }
-    Access { anonymous, networks, tokens: tokens.into_iter().map(|token| token.value).collect() }
+    let values = |found: Vec<Found<ClientToken>>| found.into_iter().map(|found| found.value).collect();
+    Access {
+        anonymous,
+        networks,
+        tokens: values(tokens),
+        secret_hosts: values(secret_hosts),
+        secret_paths: values(secret_paths),
+        secret_hosts_env,
+        secret_paths_env,
+    }
+}
+
+/// What the variable holds that `key` names, and its name.
+fn secret_names(
+    reader: &mut Reader<'_>,
+    section: &Section<'_>,
+    key: &str,
+) -> (Vec<Found<ClientToken>>, Option<String>) {
+    let mut found = Vec::new();
+    let variable = section.get::<Text>(reader, key).map(|text| text.0);
+    if let Some(name) = &variable {
+        token_lines(reader, &section.at(key), &SecretRef::Env(name.clone()), &mut found);
+    }
+    (found, variable)
 }
 
 /// Lines of `name:sha256`; empty ones and those that begin with `#` do not count.
@@ -237,13 +281,13 @@ fn token_line(line: &str) -> Result<ClientToken, Complaint> {
     // The line is not quoted in what is said: it may hold the token itself, by mistake.
     let parts = line.split_once(':');
     let (name, sha256) = parts.ok_or_else(|| {
-        Complaint::new("this is not `name:sha256`", "write a name, a colon and the SHA-256 of the token")
+        Complaint::new("this is not `name:sha256`", "write a name, a colon and the SHA-256 of the secret")
     })?;
     let Label(name) = Label::read(name.trim()).map_err(|complaint| {
         Complaint::new("what stands before the colon is not a name", complaint.remedy)
     })?;
     let Sha256(sha256) = Sha256::read(sha256.trim())?;
-    Ok(ClientToken { name, sha256 })
+    Ok(ClientToken { name, sha256, forwards: false })
 }
 
 fn networks(reader: &mut Reader<'_>, section: &Section<'_>, name: &str, everyone: &str) -> Vec<IpNet> {

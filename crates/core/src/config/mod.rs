@@ -2,6 +2,7 @@
 
 mod build;
 mod claims;
+pub mod edge;
 mod model;
 mod overlap;
 mod problem;
@@ -12,6 +13,7 @@ mod source;
 mod tree;
 mod units;
 mod value;
+mod warm;
 
 use std::fmt;
 
@@ -20,7 +22,7 @@ pub use problem::{Problem, Problems};
 pub use show::show;
 
 use problem::Complaint;
-use read::{At, Reader};
+use read::{At, Reader, Site};
 use tree::{Node, Value};
 
 /// The configuration that holds when there is no file: well-known registries, on the loopback address.
@@ -54,7 +56,10 @@ pub fn parse(
     file: &str,
     secrets: &mut dyn FnMut(&SecretRef) -> Result<String, String>,
 ) -> Result<Loaded, Problems> {
-    let mut reader = Reader::new(file, secrets);
+    read_all(text, Reader::new(file, Site::Home, secrets))
+}
+
+fn read_all(text: &str, mut reader: Reader<'_>) -> Result<Loaded, Problems> {
     let config = match Node::parse(text) {
         Err((line, column, complaint)) => {
             reader.complain(&At { key: String::new(), line, column }, complaint);

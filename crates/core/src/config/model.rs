@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use entrepot_oci::manifest::Platform;
+use entrepot_oci::name::Reference;
+use entrepot_oci::path::RawName;
 use ipnet::IpNet;
 use url::Url;
 use zeroize::Zeroizing;
@@ -29,6 +32,7 @@ pub struct Config {
     pub sources: Vec<Arc<Source>>,
     /// Index into `sources`: who answers a name that carries no registry.
     pub default_source: Option<usize>,
+    pub edge: Edge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,19 +80,57 @@ pub struct Access {
     pub anonymous: bool,
     pub networks: Vec<IpNet>,
     pub tokens: Vec<ClientToken>,
+    /// Labels under the endpoint's host by which clients are known.
+    pub secret_hosts: Vec<ClientToken>,
+    /// First parts of a path by which clients are known.
+    pub secret_paths: Vec<ClientToken>,
+    /// Where `secret_hosts` stand.
+    pub secret_hosts_env: Option<String>,
+    /// Where `secret_paths` stand.
+    pub secret_paths_env: Option<String>,
 }
 
-/// A client's password, kept as its SHA-256.
+/// What a client knows, kept as its SHA-256: a password, a label or a part of a path. No two have one name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ClientToken {
     pub name: String,
     pub sha256: [u8; 32],
+    /// The client is an Entrepot that says for which address it asks. Passwords only.
+    pub forwards: bool,
+}
+
+/// What only the edge needs.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    /// How long a layer stays in the cache in front.
+    pub front_ttl: Duration,
+    /// How long errors are kept, at least a minute.
+    pub error_ttl: Duration,
+    /// Five fields; UTC.
+    pub cron: String,
+    pub warm: Vec<Warm>,
+}
+
+/// Images that are fetched before anyone asks.
+#[derive(Clone, Debug)]
+pub struct Warm {
+    pub images: Vec<WarmImage>,
+    pub platforms: Vec<Platform>,
+}
+
+/// A manifest of a source, as a client would ask for it.
+#[derive(Clone, Debug)]
+pub struct WarmImage {
+    /// With the registry in front; [`crate::resolve::resolve`] knows it.
+    pub name: RawName,
+    pub reference: Reference,
 }
 
 /// A registry that is mirrored.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub name: Arc<str>,
+    pub kind: SourceKind,
     /// Scheme, host and port of the registry; no path, no trailing slash matters.
     pub url: Url,
     /// Tried in order when `url` fails.
@@ -118,14 +160,27 @@ pub struct Source {
     pub library: bool,
 }
 
+/// Who is at a source's `url`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    Registry,
+    /// A mirror of ours, asked for what the source's names hold. Its alternates are registries.
+    Entrepot,
+}
+
 #[derive(Clone, Debug)]
 pub enum Auth {
     Static {
         username: String,
         password: Secret,
     },
-    /// The suffix of a `docker-credential-<name>` program.
+    /// The suffix of a `docker-credential-<name>` program. Never at the edge.
     Helper(String),
+    /// The password is in the Worker's KV namespace. Only at the edge.
+    Kv {
+        username: String,
+        key: String,
+    },
 }
 
 /// What to do when upstream says 404 for a tag that is held.

@@ -11,9 +11,27 @@ use super::value::Scalar;
 /// More problems than anyone reads; those after them show when these are put right.
 const MAX_PROBLEMS: usize = 200;
 
+/// Where the configuration is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// A machine, with files, programs and an environment.
+    Home,
+    /// A Worker, with secrets and a KV namespace.
+    Edge,
+    /// A Worker, judged before it is deployed. A local runtime reaches private addresses, which the platform does not.
+    EdgeToBe,
+}
+
+impl Site {
+    pub(super) fn is_edge(self) -> bool {
+        self != Site::Home
+    }
+}
+
 /// Collects what is wrong.
 pub(super) struct Reader<'a> {
     file: Arc<str>,
+    pub(super) site: Site,
     secrets: &'a mut dyn FnMut(&SecretRef) -> Result<String, String>,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
@@ -43,9 +61,10 @@ pub(super) struct Section<'n> {
 impl<'a> Reader<'a> {
     pub(super) fn new(
         file: &str,
+        site: Site,
         secrets: &'a mut dyn FnMut(&SecretRef) -> Result<String, String>,
     ) -> Reader<'a> {
-        Reader { file: file.into(), secrets, problems: Vec::new(), warnings: Vec::new() }
+        Reader { file: file.into(), site, secrets, problems: Vec::new(), warnings: Vec::new() }
     }
 
     pub(super) fn problem(&mut self, at: &At, message: impl Into<String>, remedy: impl Into<String>) {
@@ -66,6 +85,12 @@ impl<'a> Reader<'a> {
 
     /// Asks the host for a secret; what it says when it cannot is a problem.
     pub(super) fn secret(&mut self, at: &At, reference: &SecretRef) -> Option<String> {
+        if self.site.is_edge() && matches!(reference, SecretRef::File(_)) {
+            let remedy =
+                "put its content into a secret of the Worker, and name that with the key that ends in `_env`";
+            self.problem(at, "there are no files at the edge", remedy);
+            return None;
+        }
         match (self.secrets)(reference) {
             Ok(secret) if secret.is_empty() => {
                 self.problem(at, format!("{reference} is empty"), "put the secret there");
@@ -73,9 +98,14 @@ impl<'a> Reader<'a> {
             }
             Ok(secret) => Some(secret),
             Err(why) => {
-                let remedy = match reference {
-                    SecretRef::File(_) => "create the file, and let the user who runs the mirror read it",
-                    SecretRef::Env(_) => "set the variable in the environment of the mirror",
+                let remedy = match (reference, self.site) {
+                    (SecretRef::File(_), _) => {
+                        "create the file, and let the user who runs the mirror read it"
+                    }
+                    (SecretRef::Env(_), Site::Home) => "set the variable in the environment of the mirror",
+                    (SecretRef::Env(_), Site::Edge | Site::EdgeToBe) => {
+                        "set the secret with `wrangler secret put`"
+                    }
                 };
                 self.problem(at, format!("{reference} cannot be read: {why}"), remedy);
                 None

@@ -43,6 +43,12 @@ pub enum Kind {
     RegistryName,
     HostName,
     Sha256,
+    /// A repository with its registry, and a tag or digest.
+    Image,
+    /// `os/architecture`, and a variant if there is one.
+    Platform,
+    /// Five fields, as cron has them.
+    Schedule,
     Choice(&'static [&'static str]),
     List(&'static Kind),
     /// One value, or a list of them.
@@ -162,6 +168,13 @@ pub static PROXY: Section = Section {
             Required,
             "",
             "The registries that are mirrored, at least one. Everything else is unknown, and costs no look-up.",
+        ),
+        key(
+            "edge",
+            Kind::Section(&EDGE),
+            Follows("the defaults of its keys"),
+            "",
+            "What only the edge (the Cloudflare Worker) needs to know. At home it means nothing.",
         ),
     ],
 };
@@ -303,6 +316,20 @@ pub static ACCESS: Section = Section {
             "\"ENTREPOT_TOKENS\"",
             "An environment variable that holds such lines.",
         ),
+        aside(
+            "secret_hosts_env",
+            Kind::Text,
+            Nothing,
+            "\"ENTREPOT_SECRET_HOSTS\"",
+            "An environment variable (at the edge, a Worker's secret) of lines `name:sha256`: clients that ask a secret label under the endpoint's host, `https://<secret>.docker-proxy.example.com`, are known by that name. For clients that send no credentials, dockerd's `registry-mirrors` among them. A secret has 16 to 63 lower-case letters, digits and `-`, and here its SHA-256 stands.",
+        ),
+        aside(
+            "secret_paths_env",
+            Kind::Text,
+            Nothing,
+            "\"ENTREPOT_SECRET_PATHS\"",
+            "The same for a secret that is the first part of the path: `https://docker-proxy.example.com/<secret>/`, or `/<secret>/<registry>/`.",
+        ),
     ],
 };
 
@@ -316,6 +343,13 @@ pub static TOKEN: Section = Section {
             "\"0000000000000000000000000000000000000000000000000000000000000000\"",
             "The SHA-256 of the token, in hexadecimal: `printf %s TOKEN | sha256sum`. The token itself is nowhere in the configuration.",
         ),
+        aside(
+            "forwards",
+            Kind::Bool,
+            Value("false"),
+            "true",
+            "Whether the client is an Entrepot at the edge, which says in a signed header for which address it asks. That address is then the one that is logged.",
+        ),
     ],
 };
 
@@ -328,7 +362,13 @@ pub static SOURCE: Section = Section {
             "\"dockerhub\"",
             "What logs and metrics call the source. It also selects the source as a label under the endpoint's host.",
         ),
-        key("type", Kind::Choice(&["registry"]), Value("registry"), "\"registry\"", "What the source is."),
+        key(
+            "type",
+            Kind::Choice(&["registry", "entrepot"]),
+            Value("registry"),
+            "\"registry\"",
+            "What the source is. `entrepot` is a mirror of ours at `url`, which is asked for what the registries in `names` hold; where it is away, `alternates` are asked.",
+        ),
         key(
             "url",
             Kind::Url,
@@ -346,9 +386,11 @@ pub static SOURCE: Section = Section {
         key(
             "names",
             Kind::List(&Kind::RegistryName),
-            Follows("Docker Hub's three names where `url` is Docker Hub, else the host (and port) of `url`"),
+            Follows(
+                "Docker Hub's three names where `url` is Docker Hub, else the host (and port) of `url`; an `entrepot` has to be given them",
+            ),
             "[\"docker.io\", \"index.docker.io\", \"registry-1.docker.io\"]",
-            "The registry's names in `?ns=` and as the first part of a path.",
+            "The registry's names in `?ns=` and as the first part of a path. The first is what an `entrepot` is asked for.",
         ),
         key(
             "hosts",
@@ -438,7 +480,7 @@ pub static AUTH: Section = Section {
             Kind::Text,
             Nothing,
             "\"pass\"",
-            "The password or access token, in the file itself. One of `password`, `password_file`, `password_env` and `helper` is required, and no two of them.",
+            "The password or access token, in the file itself. One of `password`, `password_file`, `password_env`, `password_kv` and `helper` is required, and no two of them.",
         ),
         key(
             "password_file",
@@ -452,7 +494,14 @@ pub static AUTH: Section = Section {
             Kind::Text,
             Nothing,
             "\"HUB_PASSWORD\"",
-            "An environment variable that holds it.",
+            "An environment variable (at the edge, a Worker's secret) that holds it.",
+        ),
+        aside(
+            "password_kv",
+            Kind::Text,
+            Nothing,
+            "\"hub-password\"",
+            "A key of the Worker's KV namespace that holds it; only the edge has one.",
         ),
         aside(
             "helper",
@@ -475,5 +524,57 @@ pub static TIMEOUTS: Section = Section {
             "From the request to the head of the answer.",
         ),
         key("stall", Kind::Duration, Value("15s"), "\"15s\"", "The longest pause inside a body."),
+    ],
+};
+
+pub static EDGE: Section = Section {
+    keys: &[
+        key(
+            "front_ttl",
+            Kind::Duration,
+            Value("1d"),
+            "\"1d\"",
+            "How long a layer stays in the cache in front of the Worker. Behind it, `cache` holds.",
+        ),
+        key(
+            "error_ttl",
+            Kind::Duration,
+            Value("7d"),
+            "\"7d\"",
+            "How long what went wrong is kept in KV, from one minute.",
+        ),
+        key(
+            "cron",
+            Kind::Schedule,
+            Value("*/5 * * * *"),
+            "\"*/5 * * * *\"",
+            "When the Worker wakes to warm its cache and to make room, in UTC.",
+        ),
+        key(
+            "warm",
+            Kind::Sections(&WARM),
+            Nothing,
+            "",
+            "Images that are fetched before anyone asks, and again when their tags move.",
+        ),
+    ],
+};
+
+pub static WARM: Section = Section {
+    keys: &[
+        key(
+            "images",
+            Kind::List(&Kind::Image),
+            Required,
+            "[\"docker.io/library/alpine:3.20\"]",
+            "The images, each with its registry's name, which one of the sources has, and a tag or digest.",
+        ),
+        key(
+            "platforms",
+            Kind::List(&Kind::Platform),
+            Value("linux/amd64"),
+            "[\"linux/amd64\", \"linux/arm64\"]",
+            "The platforms of which the layers are wanted.",
+        ),
     ],
 };

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::model::{Access, Auth, Cache, Config, OnGone, RateLimit, Source, Timeouts};
+use entrepot_oci::manifest::Platform;
+
+use super::model::{
+    Access, Auth, Cache, Config, Edge, OnGone, RateLimit, Source, SourceKind, Timeouts, WarmImage,
+};
 use super::tree::{Entry, Node, Value};
 use super::units::{duration_text, rate_text, size_text};
 use super::value::origin_text;
@@ -35,6 +39,7 @@ fn proxy(config: &Config) -> Node {
     let default = config.default_source.and_then(|index| config.sources.get(index));
     proxy.extend(default.map(|source| ("default_source", text(source.name.as_ref()))));
     proxy.push(("sources", list(config.sources.iter().map(|found| source(found)))));
+    proxy.push(("edge", edge(&config.edge)));
     map(proxy)
 }
 
@@ -65,13 +70,20 @@ fn rate_limit(limit: RateLimit) -> Node {
 }
 
 fn access(access: &Access) -> Node {
-    let tokens =
-        access.tokens.iter().map(|token| map([("name", text(token.name.as_str())), ("sha256", text(MASK))]));
-    map([
+    let tokens = access.tokens.iter().map(|token| {
+        let mut entries = vec![("name", text(token.name.as_str())), ("sha256", text(MASK))];
+        entries.extend(token.forwards.then(|| ("forwards", flag(true))));
+        map(entries)
+    });
+    let mut entries = vec![
         ("anonymous", flag(access.anonymous)),
         ("networks", texts(&access.networks)),
         ("tokens", list(tokens)),
-    ])
+    ];
+    let variable = |name: &Option<String>| name.clone().map(text);
+    entries.extend(variable(&access.secret_hosts_env).map(|name| ("secret_hosts_env", name)));
+    entries.extend(variable(&access.secret_paths_env).map(|name| ("secret_paths_env", name)));
+    map(entries)
 }
 
 fn source(source: &Source) -> Node {
@@ -80,7 +92,13 @@ fn source(source: &Source) -> Node {
     };
     let mut entries = vec![
         ("name", text(source.name.as_ref())),
-        ("type", text("registry")),
+        (
+            "type",
+            text(match source.kind {
+                SourceKind::Registry => "registry",
+                SourceKind::Entrepot => "entrepot",
+            }),
+        ),
         ("url", text(origin_text(&source.url))),
         ("alternates", list(source.alternates.iter().map(|url| text(origin_text(url))))),
         ("names", texts(&source.names)),
@@ -112,8 +130,34 @@ fn auth(auth: &Auth) -> Node {
         Auth::Static { username, .. } => {
             map([("username", text(username.as_str())), ("password", text(MASK))])
         }
+        Auth::Kv { username, key } => {
+            map([("username", text(username.as_str())), ("password_kv", text(key.as_str()))])
+        }
         Auth::Helper(helper) => map([("helper", text(helper.as_str()))]),
     }
+}
+
+fn edge(edge: &Edge) -> Node {
+    let image = |image: &WarmImage| {
+        let joint = if image.reference.to_string().contains(':') { '@' } else { ':' };
+        text(format!("{}{joint}{}", image.name, image.reference))
+    };
+    let platform = |platform: &Platform| {
+        let variant = platform.variant.iter().map(|variant| format!("/{variant}")).collect::<String>();
+        text(format!("{}/{}{variant}", platform.os, platform.architecture))
+    };
+    let warm = edge.warm.iter().map(|warm| {
+        map([
+            ("images", list(warm.images.iter().map(image))),
+            ("platforms", list(warm.platforms.iter().map(platform))),
+        ])
+    });
+    map([
+        ("front_ttl", time(edge.front_ttl)),
+        ("error_ttl", time(edge.error_ttl)),
+        ("cron", text(edge.cron.as_str())),
+        ("warm", list(warm)),
+    ])
 }
 
 fn timeouts(timeouts: &Timeouts) -> Node {

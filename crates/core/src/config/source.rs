@@ -5,10 +5,10 @@ use std::time::Duration;
 use url::Url;
 
 use super::SecretRef;
-use super::model::{Auth, OnGone, Secret, Source, Timeouts};
-use super::read::{At, Found, Reader, Section};
+use super::model::{Auth, OnGone, Secret, Source, SourceKind, Timeouts};
+use super::read::{At, Found, Reader, Section, Site};
 use super::schema;
-use super::value::{HostName, Label, Origin, Path, RegistryName, SourceType, Text, authority};
+use super::value::{HostName, Label, Origin, Path, RegistryName, Text, authority};
 use crate::net::may_be_public;
 use crate::pattern::{HostPattern, NamePattern};
 use crate::registries::{self, Registry};
@@ -28,7 +28,7 @@ pub(super) struct Draft {
 /// Reads one source; `None` when it lacks a name or a usable URL, which has then been said.
 pub(super) fn draft(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Draft> {
     let name = section.get::<Label>(reader, "name").map(|label| label.0);
-    section.get::<SourceType>(reader, "type");
+    let kind = section.get::<SourceKind>(reader, "type").unwrap_or(SourceKind::Registry);
     let insecure = section.get::<bool>(reader, "insecure").unwrap_or_default();
     let allow_private = section.get::<bool>(reader, "allow_private").unwrap_or_default();
     let trust = Trust { insecure, allow_private };
@@ -49,14 +49,24 @@ pub(super) fn draft(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Dr
         reader.warn(&section.at("auth"), message, "use https");
     }
     let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-    let known = registries::known(host);
     let token_hosts = host_patterns(reader, section, "token_hosts", true);
     let blob_hosts = host_patterns(reader, section, "blob_hosts", false);
     let hosts = section.list::<HostName>(reader, "hosts").unwrap_or_default();
     let images = section.list::<NamePattern>(reader, "images").unwrap_or_default();
-    let names = names(reader, section, url.as_ref(), known);
+    let known = registries::known(host);
+    let names = names(reader, section, kind, url.as_ref(), known);
+    let of_registry = || match kind {
+        SourceKind::Registry => (
+            known.map(|known| known.token_patterns(host)).unwrap_or_default(),
+            known.and_then(Registry::blob_patterns),
+        ),
+        // No registry's token service is to see what was meant for home; an alternate is asked anonymously.
+        SourceKind::Entrepot => (Vec::new(), blob_hosts_of(&alternates)),
+    };
+    let (known_token_hosts, known_blob_hosts) = of_registry();
     let source = Source {
         name: name.as_deref().unwrap_or_default().into(),
+        kind,
         alternates,
         names: Vec::new(),
         hosts: Vec::new(),
@@ -64,19 +74,21 @@ pub(super) fn draft(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Dr
         mirror: section.get::<bool>(reader, "mirror").unwrap_or_default(),
         auth: auth.flatten(),
         public: public.into_iter().map(|found| found.value).collect(),
-        token_hosts: token_hosts
-            .unwrap_or_else(|| known.map(|known| known.token_patterns(host)).unwrap_or_default()),
-        blob_hosts: blob_hosts.or_else(|| known?.blob_patterns()),
+        token_hosts: token_hosts.unwrap_or(known_token_hosts),
+        blob_hosts: blob_hosts.or(known_blob_hosts),
         insecure,
         allow_private,
         on_gone: section.get::<OnGone>(reader, "on_gone").unwrap_or(OnGone::Keep),
         timeouts: timeouts(reader, section),
-        library: names.iter().any(|name| name.value == "docker.io"),
+        library: names.iter().any(|name| registries::HUB_NAMES.contains(&name.value.as_str())),
         url: url?,
     };
     name?;
     let hosts = hosts.into_iter().map(|found| Found { at: found.at, value: found.value.0 }).collect();
     let (name_at, url_at) = (section.at("name"), section.at("url"));
+    // The label of what a mirror of ours is asked for.
+    let asked_for = || names.first().and_then(|name| registries::known(&name.value));
+    let known = if kind == SourceKind::Entrepot { asked_for() } else { known };
     Some(Draft { source, name_at, url_at, known, names, hosts, images })
 }
 
@@ -112,11 +124,17 @@ fn alternates(reader: &mut Reader<'_>, section: &Section<'_>, trust: &Trust) -> 
 fn names(
     reader: &mut Reader<'_>,
     section: &Section<'_>,
+    kind: SourceKind,
     url: Option<&Url>,
     known: Option<&'static Registry>,
 ) -> Vec<Found<String>> {
-    if section.has("names") {
+    if section.has("names") || kind == SourceKind::Entrepot {
+        let before = reader.problems.len();
         let found = section.list::<RegistryName>(reader, "names").unwrap_or_default();
+        if kind == SourceKind::Entrepot && found.is_empty() && reader.problems.len() == before {
+            let message = "an entrepot holds what others are the registries of, and nobody says which";
+            reader.problem(&section.at("names"), message, "name them, for example `names: [\"docker.io\"]`");
+        }
         return found.into_iter().map(|found| Found { at: found.at, value: found.value.0 }).collect();
     }
     let at = section.at("url");
@@ -128,13 +146,22 @@ fn names(
     }
 }
 
+/// Where the redirects of these registries lead; `None` when that is not known of each.
+fn blob_hosts_of(registries: &[Url]) -> Option<Vec<HostPattern>> {
+    let mut patterns = Vec::new();
+    for registry in registries {
+        patterns.extend(registries::known(registry.host_str()?)?.blob_patterns()?);
+    }
+    (!patterns.is_empty()).then_some(patterns)
+}
+
 /// `None`: wrong, which has been said.
 fn auth(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Auth> {
-    const WAYS: [&str; 4] = ["password", "password_file", "password_env", "helper"];
+    const WAYS: [&str; 5] = ["password", "password_file", "password_env", "password_kv", "helper"];
     let given: Vec<&str> = WAYS.into_iter().filter(|way| section.has(way)).collect();
     match given.as_slice() {
         [] => {
-            let remedy = "add one of password, password_file, password_env and helper";
+            let remedy = "add one of password, password_file, password_env, password_kv and helper";
             reader.problem(&section.at, "there is no password", remedy);
         }
         [_] => {}
@@ -145,6 +172,10 @@ fn auth(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Auth> {
     }
     let username = section.get::<Text>(reader, "username").map(|text| text.0);
     if let Some(Label(helper)) = section.get::<Label>(reader, "helper") {
+        if reader.site.is_edge() {
+            let remedy = "use password_env or password_kv";
+            reader.problem(&section.at("helper"), "there are no programs at the edge", remedy);
+        }
         if username.is_some() && given.len() == 1 {
             let remedy = "remove `username`: the helper tells it";
             reader.problem(&section.at("username"), "`username` and `helper` exclude each other", remedy);
@@ -153,6 +184,13 @@ fn auth(reader: &mut Reader<'_>, section: &Section<'_>) -> Option<Auth> {
     }
     if !section.has("username") && !section.has("helper") {
         reader.problem(&section.at("username"), "this key is missing", "add the user name");
+    }
+    if let Some(Text(key)) = section.get::<Text>(reader, "password_kv") {
+        if reader.site == Site::Home {
+            let remedy = "use password_file or password_env; for both places, write two files";
+            reader.problem(&section.at("password_kv"), "there is a KV namespace only at the edge", remedy);
+        }
+        return Some(Auth::Kv { username: username?, key });
     }
     let mut password = section.get::<Text>(reader, "password").map(|text| text.0);
     if let Some(Path(path)) = section.get::<Path>(reader, "password_file") {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 
+mod edge;
 mod problems;
 mod properties;
 
@@ -221,7 +222,9 @@ fn labels_under_the_endpoint_select_known_registries() {
 fn every_default_of_the_table_can_be_read() {
     // The reader falls back to the table silently, so each default has to show in a configuration without keys.
     let shown = show(&good(&with_proxy(&[])));
-    for section in [&schema::PROXY, &schema::CACHE, &schema::ACCESS, &schema::SOURCE, &schema::TIMEOUTS] {
+    for section in
+        [&schema::PROXY, &schema::CACHE, &schema::ACCESS, &schema::SOURCE, &schema::TIMEOUTS, &schema::EDGE]
+    {
         for key in section.keys {
             if let schema::Default::Value(default) = key.default {
                 let line = shown.lines().find(|line| line.contains(&format!("{}:", key.name)));
@@ -247,7 +250,7 @@ proxy:
     blob_ttl: "90m"
     rules: [{{ images: ["a/**"], manifest_ttl: "1d12h" }}]
   rate_limit: {{ anonymous: "7/h" }}
-  access: {{ networks: ["10.0.0.0/8", "::1"], tokens: [{{ name: ci, sha256: "{hash}" }}] }}
+  access: {{ networks: ["10.0.0.0/8", "::1"], tokens: [{{ name: ci, sha256: "{hash}", forwards: true }}] }}
   trusted_proxies: ["127.0.0.1"]
   default_source: "two"
   sources:
@@ -264,6 +267,10 @@ proxy:
       images: ["team/*"]
       alternates: ["http://10.0.0.1"]
       auth: {{ helper: "x" }}
+    - {{ name: "home", type: "entrepot", url: "https://home.example.org", names: ["ghcr.io"] }}
+  edge:
+    cron: "0 3 * * 1-5"
+    warm: [{{ images: ["docker.io/library/alpine:3.20", "ghcr.io/a/b@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"], platforms: ["linux/arm/v7"] }}]
 "#
     );
     for text in [full.as_str(), SHORT, DEFAULT] {

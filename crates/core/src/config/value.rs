@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use entrepot_oci::manifest::Platform;
+use entrepot_oci::name::ReferenceError;
+use entrepot_oci::path::RawName;
 use ipnet::IpNet;
 use url::Url;
 
-use super::model::OnGone;
+use super::model::{OnGone, SourceKind, WarmImage};
 use super::problem::Complaint;
 use super::schema::Kind;
 use crate::pattern::{HostPattern, NamePattern};
@@ -28,7 +31,7 @@ pub(super) struct Text(pub(super) String);
 #[derive(Debug)]
 pub(super) struct Path(pub(super) String);
 
-/// The name of a source, a client token, or a credential helper: it goes into logs, labels and host names.
+/// The name of a source, a client, or a credential helper: it goes into logs, labels and host names.
 #[derive(Debug)]
 pub(super) struct Label(pub(super) String);
 
@@ -51,9 +54,9 @@ pub(super) struct Origin(pub(super) Url);
 #[derive(Debug, PartialEq)]
 pub(super) struct Sha256(pub(super) [u8; 32]);
 
-/// The only type of source there is.
+/// Five fields, as cron has them.
 #[derive(Debug)]
-pub(super) struct SourceType;
+pub(super) struct Schedule(pub(super) String);
 
 impl Scalar for bool {
     const KIND: Kind = Kind::Bool;
@@ -285,17 +288,87 @@ impl Scalar for OnGone {
     }
 }
 
-impl Scalar for SourceType {
-    const KIND: Kind = Kind::Choice(&["registry"]);
+impl Scalar for SourceKind {
+    const KIND: Kind = Kind::Choice(&["registry", "entrepot"]);
 
-    fn read(text: &str) -> Result<SourceType, Complaint> {
+    fn read(text: &str) -> Result<SourceKind, Complaint> {
         match text {
-            "registry" => Ok(SourceType),
+            "registry" => Ok(SourceKind::Registry),
+            "entrepot" => Ok(SourceKind::Entrepot),
             _ => Err(Complaint::new(
                 format!("`{}` is not a type of source", shortened(text)),
-                "write registry, or remove the key",
+                "write registry or entrepot, or remove the key",
             )),
         }
+    }
+}
+
+impl Scalar for WarmImage {
+    const KIND: Kind = Kind::Image;
+
+    fn read(text: &str) -> Result<WarmImage, Complaint> {
+        let remedy = "write registry, repository and tag or digest: \"docker.io/library/alpine:3.20\"";
+        let wrong =
+            |why: &str| Complaint::new(format!("`{}` is not an image: {why}", shortened(text)), remedy);
+        let slash = text.rfind('/').ok_or_else(|| wrong("there is no registry in it"))?;
+        let (name, reference) = match text.split_once('@') {
+            Some(parts) => parts,
+            None => {
+                let colon = text[slash..].find(':').ok_or_else(|| wrong("there is no tag"))?;
+                (&text[..slash + colon], &text[slash + colon + 1..])
+            }
+        };
+        let reference = reference.parse().map_err(|error: ReferenceError| wrong(&error.to_string()))?;
+        let name = RawName::parse(name).map_err(|error| wrong(&error.to_string()))?;
+        Ok(WarmImage { name, reference })
+    }
+}
+
+impl Scalar for Platform {
+    const KIND: Kind = Kind::Platform;
+
+    fn read(text: &str) -> Result<Platform, Complaint> {
+        let word = |part: &&str| {
+            let fits =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+            !part.is_empty() && part.len() <= 32 && part.bytes().all(fits)
+        };
+        let parts: Vec<&str> = text.split('/').filter(word).collect();
+        match parts.as_slice() {
+            [os, architecture, variant @ ..]
+                if variant.len() <= 1 && parts.len() == text.split('/').count() =>
+            {
+                Ok(Platform {
+                    architecture: (*architecture).into(),
+                    os: (*os).into(),
+                    variant: variant.first().map(|variant| (*variant).into()),
+                })
+            }
+            _ => Err(Complaint::new(
+                format!("`{}` is not a platform", shortened(text)),
+                "write \"linux/amd64\", or \"linux/arm/v7\"",
+            )),
+        }
+    }
+}
+
+impl Scalar for Schedule {
+    const KIND: Kind = Kind::Schedule;
+
+    /// What the fields mean is for whoever keeps the schedule to judge.
+    fn read(text: &str) -> Result<Schedule, Complaint> {
+        let field = |field: &str| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"*,-/#".contains(&byte);
+            !field.is_empty() && field.bytes().all(fits)
+        };
+        let fields: Vec<&str> = text.split(' ').collect();
+        if fields.len() == 5 && text.len() <= 100 && fields.into_iter().all(field) {
+            return Ok(Schedule(text.to_owned()));
+        }
+        Err(Complaint::new(
+            format!("`{}` is not a schedule", shortened(text)),
+            "write minute, hour, day, month and weekday: \"*/5 * * * *\"",
+        ))
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{Access, Auth, Cache, ClientToken, Config, OnGone, RateLimit, Secret, Source, Timeouts};
+use crate::config::{
+    Access, Auth, Cache, ClientToken, Config, Edge, OnGone, RateLimit, Secret, Source, SourceKind, Timeouts,
+};
 
 pub(crate) const TOKEN: &str = "s3cret-of-ci";
 
@@ -43,10 +45,24 @@ pub(crate) fn config() -> Config {
             rules: vec![],
         },
         rate_limit: Some(RateLimit { count: 100, per: Duration::from_secs(60), burst: 50 }),
-        access: Access { anonymous: true, networks: vec![], tokens: vec![] },
+        access: Access {
+            anonymous: true,
+            networks: vec![],
+            tokens: vec![],
+            secret_hosts: vec![],
+            secret_paths: vec![],
+            secret_hosts_env: None,
+            secret_paths_env: None,
+        },
         trusted_proxies: vec![],
         sources: [hub, ghcr, quay, k8s, private].map(Arc::new).to_vec(),
         default_source: Some(0),
+        edge: Edge {
+            front_ttl: Duration::from_secs(86_400),
+            error_ttl: Duration::from_secs(7 * 86_400),
+            cron: "*/5 * * * *".into(),
+            warm: vec![],
+        },
     }
 }
 
@@ -54,7 +70,7 @@ pub(crate) fn config() -> Config {
 pub(crate) fn config_with_token() -> Config {
     let mut config = config();
     let sha256 = Sha256::digest(TOKEN).into();
-    config.access.tokens = vec![ClientToken { name: "ci".into(), sha256 }];
+    config.access.tokens = vec![ClientToken { name: "ci".into(), sha256, forwards: false }];
     config
 }
 
@@ -65,6 +81,7 @@ pub(crate) fn patterns(texts: &[&str]) -> Vec<crate::pattern::NamePattern> {
 pub(crate) fn source(name: &str, url: &str) -> Source {
     Source {
         name: name.into(),
+        kind: SourceKind::Registry,
         url: url.parse().unwrap(),
         alternates: vec![],
         names: vec![],

@@ -198,6 +198,7 @@ fn authorization(headers: &HeaderMap) -> &str {
 fn hub() -> Source {
     Source {
         name: "hub".into(),
+        kind: crate::config::SourceKind::Registry,
         url: url("https://registry-1.docker.io"),
         alternates: vec![],
         names: vec!["docker.io".into()],

@@ -49,6 +49,9 @@ fn vocabulary() -> Vec<&'static str> {
         &schema::AUTH,
         &schema::TLS,
         &schema::RATE_LIMIT,
+        &schema::EDGE,
+        &schema::WARM,
+        &schema::TOKEN,
     ] {
         words.extend(section.keys.iter().map(|key| key.name));
     }
@@ -87,8 +90,10 @@ proptest! {
     #[test]
     fn values_never_panic(text in "\\PC{0,40}") {
         use crate::config::units::{Rate, Size};
-        use crate::config::value::{HostName, Origin, Path, RegistryName, Scalar, Sha256};
+        use crate::config::value::{HostName, Origin, Path, RegistryName, Scalar, Schedule, Sha256};
+        use entrepot_oci::manifest::Platform;
         _ = (Duration::read(&text), Size::read(&text), Rate::read(&text), Origin::read(&text));
+        _ = (WarmImage::read(&text), Platform::read(&text), Schedule::read(&text));
         _ = (RegistryName::read(&text), HostName::read(&text), Path::read(&text), Sha256::read(&text));
         _ = (text.parse::<HostPattern>(), text.parse::<crate::pattern::NamePattern>());
     }

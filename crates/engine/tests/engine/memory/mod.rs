@@ -102,6 +102,7 @@ impl Host for Memory {
         match &source.auth {
             None => Ok(Identity::Anonymous),
             Some(Auth::Static { username, password }) => Ok(basic(username, password.clone())),
+            Some(Auth::Kv { .. }) => Err(Failure::new(Reason::Internal, "there is no KV namespace")),
             Some(Auth::Helper(_)) => match self.helper.get() {
                 Some(password) => Ok(basic("helped", config::Secret::new(password))),
                 None => Err(Failure::new(Reason::Internal, "the credential helper failed")),

@@ -1,0 +1,177 @@
+//! What the edge has keys for, and how it reads the same file.
+
+use super::*;
+
+const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+/// Each variable holds one client, named as the variable.
+fn one_client(reference: &SecretRef) -> Result<String, String> {
+    match reference {
+        SecretRef::Env(name) => Ok(format!("{name}:{HASH}")),
+        SecretRef::File(path) => panic!("{path} is asked for"),
+    }
+}
+
+fn at_edge(text: &str) -> Config {
+    match crate::config::edge::parse(text, "c", &mut one_client) {
+        Ok(loaded) => loaded.config,
+        Err(problems) => panic!("{problems}\n{text}"),
+    }
+}
+
+#[test]
+fn secrets_in_addresses_come_from_variables() {
+    let text = with_proxy(&["access: { secret_hosts_env: H, secret_paths_env: P, tokens_env: T }"]);
+    let access = parse(&text, "c", &mut one_client).unwrap().config.access;
+    let names =
+        |clients: &[ClientToken]| clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&access.tokens), ["T"]);
+    assert_eq!(names(&access.secret_hosts), ["H"]);
+    assert_eq!(names(&access.secret_paths), ["P"]);
+    assert!(access.secret_hosts[0].sha256[0] == 0x9f && !access.secret_hosts[0].forwards);
+
+    // A name is one client's, in whichever way it comes.
+    let Err(Problems(problems)) = parse(&text, "c", &mut |_| Ok(format!("same:{HASH}"))) else { panic!() };
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.message.contains("two clients named `same`")));
+    // With a secret there is a client, so the mirror may be closed.
+    let text = with_proxy(&["access: { anonymous: false, secret_hosts_env: H }"]);
+    assert!(parse(&text, "c", &mut one_client).is_ok());
+}
+
+#[test]
+fn a_token_may_forward() {
+    let tokens = format!(
+        "tokens: [{{ name: edge, sha256: \"{HASH}\", forwards: true }}, {{ name: ci, sha256: \"{HASH}\" }}]"
+    );
+    let config = good(&with_proxy(&[&format!("access: {{ {tokens} }}")]));
+    let forwards: Vec<_> = config.access.tokens.iter().map(|token| token.forwards).collect();
+    assert_eq!(forwards, [true, false]);
+}
+
+#[test]
+fn an_entrepot_answers_for_registries() {
+    let config = good(
+        r#"
+proxy:
+  endpoint: "https://edge.example.org"
+  sources:
+    - name: home
+      type: entrepot
+      url: "https://home.example.org"
+      names: ["docker.io"]
+      alternates: ["https://registry-1.docker.io"]
+      auth: { username: edge, password: p }
+    - { name: other, type: entrepot, url: "https://home.example.org", names: ["ghcr.io"] }
+"#,
+    );
+    let [hub, other] = &config.sources[..] else { panic!() };
+    assert!(hub.kind == SourceKind::Entrepot && hub.library && !other.library);
+    assert_eq!(config.default_source, Some(0));
+    assert!(hub.hosts.contains(&"docker.edge.example.org".to_owned()), "{:?}", hub.hosts);
+    // The alternate's redirects are those of the registry, and nobody but home is given a credential.
+    assert!(
+        hub.blob_hosts
+            .as_ref()
+            .unwrap()
+            .iter()
+            .any(|host| host.matches("production.cloudflare.docker.com", 443))
+    );
+    assert!(hub.token_hosts.is_empty());
+    assert!(other.blob_hosts.is_none());
+
+    expect_one(&with_source(&["type: entrepot"]), 3, "proxy.sources[0].names", "nobody says which");
+    expect_one(
+        &with_source(&["type: entrepot", "names: []"]),
+        6,
+        "proxy.sources[0].names",
+        "nobody says which",
+    );
+    expect_one(&with_source(&["type: mirror"]), 5, "proxy.sources[0].type", "not a type of source");
+}
+
+#[test]
+fn a_password_in_kv_is_for_the_edge() {
+    let text = with_source(&["auth: { username: u, password_kv: hub }"]);
+    expect_one(&text, 5, "proxy.sources[0].auth.password_kv", "only at the edge");
+    let text =
+        text.replace("proxy:\n", "proxy:\n  endpoint: https://e.example.org\n  access: { tokens_env: T }\n");
+    let config = at_edge(&text);
+    let Some(Auth::Kv { username, key }) = &config.sources[0].auth else { panic!("{config:?}") };
+    assert_eq!((username.as_str(), key.as_str()), ("u", "hub"));
+    assert!(show(&config).contains("password_kv: "));
+    let text = with_source(&["auth: { username: u, password_kv: hub, password: p }"]);
+    assert!(bad(&text)[0].contains("exclude each other"));
+}
+
+#[test]
+fn the_edge_is_closed_and_limited_unless_told_otherwise() {
+    let base = ["endpoint: https://e.example.org"];
+    let config = at_edge(&with_proxy(&[base[0], "access: { tokens_env: T }"]));
+    assert!(!config.access.anonymous);
+    assert_eq!(config.rate_limit, Some(RateLimit { count: 100, per: Duration::from_secs(60), burst: 100 }));
+    let told = ["access: { anonymous: true }", "rate_limit: { anonymous: 7/min }"];
+    let config = at_edge(&with_proxy(&[base[0], told[0], told[1]]));
+    assert!(config.access.anonymous);
+    assert_eq!(config.rate_limit.map(|limit| limit.count), Some(7));
+
+    let refused = |text: &str| match crate::config::edge::parse(text, "c", &mut one_client) {
+        Ok(_) => panic!("no problem in\n{text}"),
+        Err(Problems(problems)) => {
+            problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>()
+        }
+    };
+    // Nobody could come in.
+    assert_eq!(refused(&with_proxy(&base)), ["proxy.access.anonymous: no client could ever pull"]);
+    assert_eq!(refused(&with_proxy(&[told[0]])), ["proxy.endpoint: the edge cannot guess its own URL"]);
+}
+
+#[test]
+fn images_to_keep_warm_are_of_our_sources() {
+    let warm = |images: &str, more: &str| {
+        with_proxy(&[&format!("edge: {{ warm: [{{ images: [{images}]{more} }}] }}")])
+            .replace("name: one", "name: one, names: [docker.io, \"b:5000\"]")
+    };
+    let config = good(&warm("\"docker.io/library/alpine:3.20\", \"B:5000/a/b/c:x\"", ""));
+    let warm_up = &config.edge.warm[0];
+    assert_eq!(warm_up.images[0].name.as_str(), "docker.io/library/alpine");
+    assert_eq!(warm_up.images[0].reference.to_string(), "3.20");
+    assert_eq!(warm_up.images[1].name.as_str(), "B:5000/a/b/c");
+    let platforms: Vec<_> =
+        warm_up.platforms.iter().map(|one| (one.os.as_str(), one.architecture.as_str())).collect();
+    assert_eq!(platforms, [("linux", "amd64")]);
+    assert_eq!(config.edge.front_ttl, Duration::from_secs(86_400));
+    assert_eq!(config.edge.error_ttl, Duration::from_secs(7 * 86_400));
+    assert_eq!(config.edge.cron, "*/5 * * * *");
+
+    for (image, message) in [
+        ("alpine", "no registry in it"),
+        ("docker.io/alpine", "no tag"),
+        ("docker.io/library/alpine:", "is not an image"),
+        ("docker.io/alpine@sha256:12", "is not an image"),
+        (
+            "docker.io/alpine:3@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "no such repository",
+        ),
+        ("ghcr.io/a/b:1", "no source has the registry `ghcr.io`"),
+        ("library/alpine:3.20", "no source has the registry `library`"),
+        ("docker.io/Upper/case:1", "no such repository"),
+        ("docker.io//a:1", "is not an image"),
+    ] {
+        expect_one(&warm(&format!("\"{image}\""), ""), 2, "proxy.edge.warm[0].images[0]", message);
+    }
+    for platform in ["linux", "linux/", "Linux/amd64", "linux/amd64/v1/v2", "/linux/amd64", ""] {
+        let text = warm("\"docker.io/a:1\"", &format!(", platforms: [\"{platform}\"]"));
+        expect_one(&text, 2, "proxy.edge.warm[0].platforms[0]", "is not a platform");
+    }
+}
+
+#[test]
+fn the_edges_times_are_checked() {
+    let edge = |line: &str| with_proxy(&[&format!("edge: {{ {line} }}")]);
+    expect_one(&edge("error_ttl: 59s"), 2, "proxy.edge.error_ttl", "less than a minute");
+    for cron in ["", "* * * *", "* * * * * *", "*/5  * * * *", "@daily", "* * * * \u{e9}"] {
+        expect_one(&edge(&format!("cron: \"{cron}\"")), 2, "proxy.edge.cron", "is not a schedule");
+    }
+    assert_eq!(good(&edge("front_ttl: 0")).edge.front_ttl, Duration::ZERO);
+}
