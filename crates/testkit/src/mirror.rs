@@ -168,22 +168,14 @@ impl Mirror {
         self.child.as_ref().expect("the mirror runs").id()
     }
 
-    /// Anonymous memory in KiB, from `/proc/<pid>/status`.
+    /// Anonymous memory in KiB.
     pub fn rss_anon_kb(&self) -> u64 {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the mirror's /proc/status");
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon in /proc/status");
-        line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+        rss_anon_kb(self.pid())
     }
 
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the mirror's /proc/stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 =
-            fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-        Duration::from_millis(ticks * 10)
+        cpu_time(self.pid())
     }
 
     /// Open file descriptors.
@@ -425,13 +417,29 @@ fn free_addresses() -> (SocketAddr, SocketAddr) {
     (one.local_addr().expect("bound"), two.local_addr().expect("bound"))
 }
 
-fn collect(mut from: impl Read + Send + 'static, log: Arc<Mutex<Vec<u8>>>) {
+pub(crate) fn collect(mut from: impl Read + Send + 'static, log: Arc<Mutex<Vec<u8>>>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(n @ 1..) = from.read(&mut buffer) {
             log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).extend_from_slice(&buffer[..n]);
         }
     });
+}
+
+/// Anonymous memory of a process in KiB, from `/proc/<pid>/status`.
+pub(crate) fn rss_anon_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process' /proc/status");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon in /proc/status");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of kB")
+}
+
+/// Processor time that a process has used so far.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process' /proc/stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    Duration::from_millis(ticks * 10)
 }
 
 /// A GET that blocks, for places without a runtime.

@@ -1,0 +1,49 @@
+//! The Worker starts in the runtime that runs it in production, and its storage survives that runtime.
+
+use entrepot_testkit::edge::Edge;
+use entrepot_testkit::need;
+
+const CONFIG: &str = "
+endpoint: __ENDPOINT__
+sources:
+  - name: dockerhub
+    registry: https://registry-1.docker.io
+";
+
+#[test]
+fn answers_in_the_real_runtime() {
+    need!("answers_in_the_real_runtime", "node");
+    let edge = Edge::start(CONFIG);
+    let elsewhere = ureq::get(edge.url("/elsewhere")).config().http_status_as_error(false).build().call();
+    assert_eq!(elsewhere.expect("an answer").status(), 404);
+    assert!(edge.rss_anon_kb() > 0);
+}
+
+#[test]
+fn storage_outlives_the_runtime() {
+    need!("storage_outlives_the_runtime", "node");
+    let mut edge = Edge::start(CONFIG);
+    edge.r2_put("blobs/a b", b"bytes");
+    edge.kv_put("error:1", "one");
+    let before = edge.pid();
+    edge.restart();
+    assert_ne!(edge.pid(), before, "another process");
+    assert_eq!(edge.r2_keys(), ["blobs/a b"]);
+    assert_eq!(edge.r2_get("blobs/a b"), b"bytes");
+    assert_eq!(edge.kv("error:").get("error:1").map(String::as_str), Some("one"));
+    edge.r2_delete("blobs/a b");
+    edge.kv_delete("error:1");
+    assert!(edge.r2_keys().is_empty() && edge.kv("").is_empty());
+}
+
+/// Nothing that a test starts is left running: neither Node nor the runtime.
+#[test]
+fn ends_with_its_owner() {
+    need!("ends_with_its_owner", "node");
+    let edge = Edge::start(CONFIG);
+    let runtime = format!("/proc/{}", edge.pid());
+    let address = edge.address();
+    drop(edge);
+    assert!(std::fs::metadata(runtime).is_err(), "workerd is gone");
+    assert!(std::net::TcpStream::connect(address).is_err(), "its port is free");
+}
