@@ -23,6 +23,9 @@ refuses to start with such a file. `entrepot config` prints what holds in the en
 secrets masked. A running mirror reads the file again when it changes, or on SIGHUP; if the new one is wrong it keeps the old
 one and says so.
 
+At the edge (a Cloudflare Worker) the same file holds, read more strictly: `access.anonymous` is `false` and `rate_limit` is
+`100/min` unless the file says otherwise, and what needs files, programs or private addresses is refused.
+
 A complete file may be as short as this:
 
 ```yaml

@@ -70,7 +70,10 @@ fn read_all(text: &str, mut reader: Reader<'_>) -> Result<Loaded, Problems> {
             reader.complain(&At { key: String::new(), line: 0, column: 0 }, complaint);
             None
         }
-        Ok(root) => build::config(&mut reader, &root),
+        Ok(root) => {
+            edge::judge(&mut reader, &root);
+            build::config(&mut reader, &root)
+        }
     };
     let (mut problems, warnings) = (reader.problems, reader.warnings);
     problems.sort_by_key(|problem| (problem.line, problem.column));

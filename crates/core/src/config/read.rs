@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
 }
 
 impl At {
-    fn of(key: String, node: &Node) -> At {
+    pub(super) fn of(key: String, node: &Node) -> At {
         At { key, line: node.line, column: node.column }
     }
 

@@ -77,6 +77,22 @@ impl Node {
         })
     }
 
+    /// The first of this name, if this is a section.
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
+    /// As [`Node::entry`], to change it.
+    pub(super) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        match &mut self.value {
+            Value::Map(entries) => entries.iter_mut().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
     /// What the value is called in messages.
     pub(super) fn noun(&self) -> &'static str {
         match self.value {

@@ -5,11 +5,15 @@
 
 use entrepot_core::config::{self, SecretRef};
 
-/// A configuration is a value, or all its problems; what is in force can be shown, and reads back.
+/// A configuration is a value, or all its problems; what is in force can be shown, and what the edge gets reads back.
 pub(crate) fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
+    if let Ok(bundle) = config::edge::bundle(text, "config.yml") {
+        let again = config::edge::check(&bundle.value, "bundle");
+        assert!(again.is_ok(), "what the edge gets is refused there: {again:?}");
+    }
     match config::parse(text, "config.yml", &mut answer) {
         Ok(loaded) => {
             assert!(!loaded.config.listen.is_empty());

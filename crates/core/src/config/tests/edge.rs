@@ -175,3 +175,177 @@ fn the_edges_times_are_checked() {
     }
     assert_eq!(good(&edge("front_ttl: 0")).edge.front_ttl, Duration::ZERO);
 }
+
+/// Lines below `proxy` that let the edge be checked, before any others.
+const FIT: &str = "endpoint: https://e.example.org";
+
+fn checked(text: &str) -> Result<Vec<String>, Vec<String>> {
+    let said = |problems: Vec<Problem>| {
+        assert!(
+            problems.iter().all(|problem| !problem.remedy.is_empty() && problem.line > 0),
+            "{problems:?}"
+        );
+        problems
+            .iter()
+            .map(|problem| format!("{} {}: {}", problem.line, problem.key, problem.message))
+            .collect()
+    };
+    match crate::config::edge::check(text, "c") {
+        Ok(loaded) => Ok(said(loaded.warnings)),
+        Err(Problems(problems)) => Err(said(problems)),
+    }
+}
+
+#[test]
+fn what_the_edge_cannot_honour_is_an_error() {
+    let known = "access: { tokens_env: T }";
+    assert_eq!(checked(&with_proxy(&[FIT, known])), Ok(vec![]));
+    let proxy = |line: &str| checked(&with_proxy(&[FIT, known, line]));
+    let source = |lines: &[&str]| {
+        let text = with_source(lines);
+        checked(&text.replace("proxy:\n", &format!("proxy:\n  {FIT}\n  {known}\n")))
+    };
+    for (found, at, message) in [
+        (proxy("trusted_proxies: [10.0.0.0/8]"), "4 proxy.trusted_proxies", "believes the platform alone"),
+        (proxy("rate_limit: { anonymous: 10/s }"), "4 proxy.rate_limit.anonymous", "by the minute"),
+        (proxy("rate_limit: { anonymous: 1000/h }"), "4 proxy.rate_limit.anonymous", "by the minute"),
+        (proxy("rate_limit: { anonymous: 10/min, burst: 5 }"), "4 proxy.rate_limit.burst", "come at once"),
+        (source(&["insecure: true"]), "7 proxy.sources[0].insecure", "verifies every certificate"),
+        (source(&["allow_private: true"]), "7 proxy.sources[0].allow_private", "public addresses only"),
+        (source(&["timeouts: { stall: 3s }"]), "7 proxy.sources[0].timeouts.stall", "pauses"),
+        (source(&["auth: { helper: x }"]), "7 proxy.sources[0].auth.helper", "no programs"),
+        (
+            source(&["auth: { username: u, password_file: /f }"]),
+            "7 proxy.sources[0].auth.password_file",
+            "no files",
+        ),
+        (
+            checked(&with_proxy(&[FIT, "access: { tokens_file: /t, networks: [10.0.0.0/8] }"])),
+            "3 proxy.access.tokens_file",
+            "no files",
+        ),
+    ] {
+        let problems = found.expect_err(at);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(&format!("{at}: ")) && problems[0].contains(message), "{problems:?}");
+    }
+    for line in ["rate_limit: { anonymous: 10/min, burst: 10 }", "edge: { front_ttl: 1h }"] {
+        assert_eq!(proxy(line), Ok(vec![]));
+    }
+    // A local runtime reaches what the platform does not.
+    let text = with_proxy(&[FIT, known]).replace("name: one", "name: one, allow_private: true");
+    assert!(at_edge(&text).sources[0].allow_private);
+}
+
+#[test]
+fn what_means_nothing_at_the_edge_is_said() {
+    let lines = [
+        FIT,
+        "listen: \"0.0.0.0:1\"",
+        "admin: \"0.0.0.0:2\"",
+        "tls: { cert: c, key: k }",
+        "cache: { dir: /d }",
+        "access: { anonymous: true }",
+    ];
+    let notes = checked(&with_proxy(&lines)).unwrap();
+    let keys: Vec<_> = notes.iter().map(|note| note.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        keys,
+        ["3 proxy.listen", "4 proxy.admin", "5 proxy.tls", "6 proxy.cache.dir", "7 proxy.access.anonymous"]
+    );
+    assert!(notes[4].contains("terms forbid open proxies"));
+    // At home nothing of this is said.
+    let text = with_proxy(&lines[..3]);
+    assert_eq!(parse(&text, "c", &mut no_secrets).unwrap().warnings, []);
+}
+
+const FULL: &str = r#"
+proxy:
+  endpoint: "https://mirror.example.org"
+  listen: ["0.0.0.0:8443"]
+  admin: "127.0.0.1:0"
+  tls: { cert: c, key: k }
+  cache: { dir: "/d", max_size: 1500, rules: [{ tags: ["n*"], manifest_ttl: "1d12h" }] }
+  access: { networks: ["10.0.0.0/8"], tokens_env: T, secret_hosts_env: H, secret_paths_env: P }
+  rate_limit: { anonymous: "7/min" }
+  sources:
+    - name: a-b
+      url: "https://registry-1.docker.io"
+      auth: { username: "é \"q\" \\ # x", password: "hunter2-one" }
+      images: ["team/{a,b}*"]
+    - { name: A_b, url: "https://one.example.org", auth: { username: u, password: "hunter2-two" } }
+    - { name: c, url: "https://two.example.org", auth: { username: u, password_env: ENTREPOT_PASSWORD_A_B } }
+    - { name: d, url: "https://three.example.org", auth: { username: u, password_env: ENTREPOT_PASSWORD_A_B } }
+    - { name: e, url: "https://four.example.org", auth: { username: u, password_kv: four } }
+    - { name: home, type: entrepot, url: "https://home.example.org", names: [ghcr.io] }
+  edge: { warm: [{ images: ["docker.io/library/alpine:3.20"] }] }
+"#;
+
+#[test]
+fn the_bundle_means_the_same_and_holds_no_secret() {
+    use crate::config::edge::{Kept, bundle};
+    let made = bundle(FULL, "c").unwrap();
+    assert!(!made.value.contains('\n') && !made.value.contains("hunter2"), "{}", made.value);
+    assert!(!format!("{made:?}").contains("hunter2"));
+    for gone in ["listen", "admin", "tls", "\"dir\""] {
+        assert!(!made.value.contains(gone), "{gone}");
+    }
+    assert_eq!(bundle(FULL, "other").unwrap().value, made.value);
+    let wanted: Vec<_> = made
+        .wanted
+        .iter()
+        .map(|one| {
+            let value = one.value.as_ref().map_or("", Secret::expose);
+            format!("{:?} {} for {} {value}", one.kept, one.name, one.purpose)
+        })
+        .collect();
+    assert_eq!(
+        wanted,
+        [
+            "Secret T for clients' tokens ",
+            "Secret H for clients' secret hosts ",
+            "Secret P for clients' secret paths ",
+            "Secret ENTREPOT_PASSWORD_A_B for the password of source c and the password of source d ",
+            "Kv four for the password of source e ",
+            "Secret ENTREPOT_PASSWORD_A_B_2 for the password of source a-b hunter2-one",
+            "Secret ENTREPOT_PASSWORD_A_B_3 for the password of source A_b hunter2-two",
+        ]
+    );
+
+    let mut put = |reference: &SecretRef| {
+        let name = reference.to_string();
+        let put = made
+            .wanted
+            .iter()
+            .find(|one| one.kept == Kept::Secret && name.contains(&format!("`{}`", one.name)));
+        match put.expect("every secret is in the list").value.as_ref() {
+            Some(password) => Ok(password.expose().to_owned()),
+            None => one_client(reference),
+        }
+    };
+    let deployed = crate::config::edge::parse(&made.value, "value", &mut put).unwrap();
+    assert_eq!(deployed.warnings, []);
+    let written = crate::config::edge::parse(FULL, "c", &mut one_client).unwrap();
+    // Where to listen is no part of the edge's configuration.
+    let shown = |config: &Config| {
+        format!(
+            "{:?}",
+            Config {
+                listen: vec![],
+                admin: None,
+                cache: Cache { dir: None, ..config.cache.clone() },
+                ..config.clone()
+            }
+        )
+    };
+    assert_eq!(shown(&deployed.config), shown(&written.config));
+    let password = |config: &Config, index: usize| match &config.sources[index].auth {
+        Some(Auth::Static { password, .. }) => password.expose().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    for index in 0..4 {
+        assert_eq!(password(&deployed.config, index), password(&written.config, index));
+    }
+    assert!(bundle(&FULL.replace("\"7/min\"", "\"7/s\""), "c").is_err());
+    assert!(bundle("proxy: [", "c").is_err());
+}

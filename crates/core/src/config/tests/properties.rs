@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::edge;
 use crate::pattern::HostPattern;
 
 /// Every key of the table, and some words.
@@ -75,6 +76,18 @@ proptest! {
         }
         if let Err(Problems(problems)) = load(&text) {
             prop_assert!(!problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn texts_arrive_at_the_edge_as_they_were_written(username in any::<String>()) {
+        let spelt = serde_json::to_string(&username).unwrap();
+        let text = with_source(&[&format!("auth: {{ \"username\": {spelt}, password: p }}")])
+            .replace("proxy:\n", "proxy:\n  endpoint: https://e.example.org\n  access: { tokens_env: T }\n");
+        if let Ok(loaded) = edge::check(&text, "c") {
+            let bundle = edge::bundle(&text, "c").unwrap();
+            let again = edge::check(&bundle.value, "bundle").unwrap();
+            prop_assert_eq!(format!("{:?}", &again.config), format!("{:?}", loaded.config));
         }
     }
 
