@@ -20,6 +20,8 @@ usage: cargo xtask <command>
   layers             which crate may depend on which, and what the pure ones may not reach
   gen [--check]      the reference, the sample and the JSON schema of the configuration; --check only compares
   worker build       the Worker's script, ready to be deployed or run
+  worker test        the tests of the Worker alone
+  worker dev <file>  the Worker on this machine, with that configuration
   fuzz [seconds]     every fuzz target for that long (60 unless told)
 ";
 
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         ["gen"] => r#gen::write(),
         ["gen", "--check"] => r#gen::check(),
         ["worker", "build"] => worker::build().map(drop),
+        ["worker", "test"] => test::run_worker(),
+        ["worker", "dev", config] => worker::dev(Path::new(config)),
         ["fuzz"] => fuzz::targets_for(60),
         ["fuzz", seconds] if seconds.parse::<u64>().is_ok_and(|n| n > 0) => {
             fuzz::targets_for(seconds.parse().unwrap_or(60))

@@ -9,13 +9,16 @@ use crate::layers::{self, PURE};
 use crate::machine::{self, WASM};
 use crate::report::{Done, Report};
 use crate::run::{cargo, run, run_noting_skips, succeeds};
-use crate::sources;
+use crate::{sources, worker};
 
 /// Of the binary that the integration tests run.
 const BINARY_FEATURES: &[&str] = &["failpoints"];
 
 /// Test files of the testkit whose names begin so need real registries and clients.
 const REAL: &[&str] = &["clients", "real", "conformance"];
+
+/// Test files of the testkit whose names begin so need the Worker.
+const WORKER: &str = "worker";
 
 pub(crate) fn run_all(quick: bool) -> Result<()> {
     let mut report = Report::default();
@@ -30,9 +33,10 @@ pub(crate) fn run_all(quick: bool) -> Result<()> {
     report.step("clippy", || {
         passes(cargo(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });
-    report.step("wasm build", || {
-        let packages = PURE.iter().flat_map(|name| ["-p", *name]);
-        passes(cargo(["check", "--locked", "--target", WASM].into_iter().chain(packages)))
+    report.step("clippy for wasm", || {
+        let packages = PURE.iter().chain(&[worker::PACKAGE]).flat_map(|name| ["-p", *name]);
+        let arguments = ["clippy", "--locked", "--target", WASM].into_iter().chain(packages);
+        passes(cargo(arguments.chain(["--", "-D", "warnings"])))
     });
     report.step("licences and advisories", deny);
     report.step("unit and property tests", || {
@@ -45,28 +49,77 @@ pub(crate) fn run_all(quick: bool) -> Result<()> {
     report.finish()
 }
 
-/// The tests that run the binary, one file at a time: they measure memory and time, and there may be few processors.
+/// The tests of the Worker alone.
+pub(crate) fn run_worker() -> Result<()> {
+    let mut report = Report::default();
+    let bundle = build_worker(&mut report);
+    for name in integration_tests()?.iter().filter(|name| name.starts_with(WORKER)) {
+        report.step(&format!("test {name}"), || integration_test(name, None, &bundle));
+    }
+    report.finish()
+}
+
+/// The tests that run the binary or the Worker, one file at a time: they measure memory and time, and there may be few
+/// processors.
 fn integration(report: &mut Report, quick: bool) -> Result<()> {
     let mut binary = None;
     let built = report.step("binary", || {
         binary = Some(build_binary()?);
         Ok(Done::Passed)
     });
+    let bundle = build_worker(report);
     for name in integration_tests()? {
         if quick && REAL.iter().any(|start| name.starts_with(start)) {
             continue;
         }
         report.step(&format!("test {name}"), || {
-            let Some(binary) = binary.as_ref().filter(|_| built) else {
+            if !built {
                 bail!("not run: there is no binary")
-            };
-            let arguments = ["test", "--locked", "-p", "entrepot-testkit", "--test", &name];
-            let mut command = cargo(arguments.into_iter().chain(["--", "--test-threads=2", "--show-output"]));
-            command.env("ENTREPOT_BIN", binary);
-            tests(command)
+            }
+            integration_test(&name, binary.as_deref(), &bundle)
         });
     }
     Ok(())
+}
+
+fn integration_test(name: &str, binary: Option<&Path>, bundle: &Bundle) -> Result<Done> {
+    let arguments = ["test", "--locked", "-p", "entrepot-testkit", "--test", name];
+    let mut command = cargo(arguments.into_iter().chain(["--", "--test-threads=2", "--show-output"]));
+    if let Some(binary) = binary {
+        command.env("ENTREPOT_BIN", binary);
+    }
+    match bundle {
+        Bundle::Built(directory) => {
+            command.env("ENTREPOT_WORKER", directory);
+        }
+        Bundle::Impossible(why) if name.starts_with(WORKER) => {
+            return Ok(Done::PassedBut(vec![format!("test {name}: {why}")]));
+        }
+        Bundle::Failed if name.starts_with(WORKER) => bail!("not run: there is no Worker"),
+        Bundle::Impossible(_) | Bundle::Failed => {}
+    }
+    tests(command)
+}
+
+/// The Worker, for the tests that run it.
+enum Bundle {
+    Built(PathBuf),
+    /// What this machine lacks.
+    Impossible(String),
+    Failed,
+}
+
+fn build_worker(report: &mut Report) -> Bundle {
+    let mut bundle = Bundle::Failed;
+    report.step("worker build", || {
+        if let Some(missing) = machine::missing_node() {
+            bundle = Bundle::Impossible(missing.clone());
+            return Ok(Done::PassedBut(vec![format!("worker build: {missing}")]));
+        }
+        bundle = Bundle::Built(worker::build()?);
+        Ok(Done::Passed)
+    });
+    bundle
 }
 
 fn build_binary() -> Result<PathBuf> {

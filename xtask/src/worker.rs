@@ -3,17 +3,28 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use entrepot_core::config::edge::{self, Kept};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde_json::{Map, Value, json};
 use wasm_bindgen_cli_support::Bindgen;
 
 use crate::layers;
 use crate::machine::{self, WASM};
 use crate::run::{cargo, command, run};
 
+pub(crate) const PACKAGE: &str = "entrepot-worker";
+
 const CRATE: &str = "crates/worker";
+
+/// Where `dev` listens on this machine.
+const DEV_PORT: u16 = 8787;
+
+/// The secret that signs the Worker's own tokens. On this machine, where nobody else comes, it has a default.
+const KEY: &str = "ENTREPOT_KEY";
 
 /// What the script may come to in bytes, compressed. The platform's smallest plan takes three times as much; what is larger starts slower.
 const LIMIT: usize = 1_000_000;
@@ -35,7 +46,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         bail!("{missing}: the Worker's script is put together by npm packages");
     }
     machine::npm_packages(Path::new(CRATE))?;
-    run(cargo(["build", "--locked", "--profile", "worker", "--target", WASM, "-p", "entrepot-worker"]))?;
+    run(cargo(["build", "--locked", "--profile", "worker", "--target", WASM, "-p", PACKAGE]))?;
     let target = PathBuf::from(layers::target_directory()?);
     let stage = target.join("worker-stage");
     let bundle = target.join("worker");
@@ -47,6 +58,46 @@ pub(crate) fn build() -> Result<PathBuf> {
     bundle_script(&stage, &bundle.join("index.js"))?;
     weigh(&bundle)?;
     Ok(bundle)
+}
+
+/// Builds the Worker and runs it until it is interrupted, with this configuration, secrets from the environment, and storage
+/// that stays in the target directory.
+pub(crate) fn dev(config: &Path) -> Result<()> {
+    let name = config.display().to_string();
+    let text = fs::read_to_string(config).with_context(|| name.clone())?;
+    let made = edge::bundle(&text, &name).map_err(|problems| anyhow!("{problems}"))?;
+    let (mut vars, mut kv) = (Map::new(), Map::new());
+    vars.insert("ENTREPOT_CONFIG".into(), made.value.into());
+    vars.insert(KEY.into(), std::env::var(KEY).unwrap_or_else(|_| "0".repeat(64)).into());
+    for wanted in made.wanted {
+        let given = wanted.value.map(|secret| secret.expose().to_owned());
+        let Some(value) = given.or_else(|| std::env::var(&wanted.name).ok()) else {
+            bail!("set {}, {}, in the environment", wanted.name, wanted.purpose)
+        };
+        let place = if wanted.kept == Kept::Kv { &mut kv } else { &mut vars };
+        place.insert(wanted.name, value.into());
+    }
+    let bundle = build()?;
+    let settings = json!({
+        "bundle": bundle,
+        "persist": bundle.with_file_name("worker-dev"),
+        "port": DEV_PORT,
+        "vars": vars,
+        "kv": kv,
+    });
+    run_locally(&settings)
+}
+
+fn run_locally(settings: &Value) -> Result<()> {
+    let mut child = command("node", [Path::new(CRATE).join("dev/run.mjs")]).stdin(Stdio::piped()).spawn()?;
+    // Held open until the child ends: it ends with its input, so it cannot outlive us.
+    let mut input = child.stdin.take().context("a piped stdin")?;
+    writeln!(input, "{settings}")?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("the local runtime: {status}");
+    }
+    Ok(())
 }
 
 /// Writes the JavaScript between the runtime and the module. Cargo links one `wasm-bindgen-shared` into a workspace, and both

@@ -1,7 +1,15 @@
 //! The Worker starts in the runtime that runs it in production, and its storage survives that runtime.
 
-use entrepot_testkit::edge::Edge;
+use std::fs;
+use std::io::Read;
+
+use entrepot_testkit::edge::{self, Edge};
 use entrepot_testkit::need;
+use flate2::Compression;
+use flate2::read::GzEncoder;
+
+/// What the script may come to, compressed.
+const LIMIT: usize = 1_000_000;
 
 const CONFIG: &str = "
 endpoint: __ENDPOINT__
@@ -9,6 +17,23 @@ sources:
   - name: dockerhub
     registry: https://registry-1.docker.io
 ";
+
+#[test]
+fn the_script_stays_below_its_limit() {
+    need!("the_script_stays_below_its_limit", "node");
+    let files: Vec<_> = fs::read_dir(edge::bundle()).expect("the bundle").flatten().collect();
+    let mut names: Vec<_> = files.iter().map(|file| file.file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["index.js", "index_bg.wasm"], "what wrangler uploads");
+    let compressed = files.iter().map(|file| {
+        let bytes = fs::read(file.path()).expect("a file of the bundle");
+        let mut gzip = GzEncoder::new(bytes.as_slice(), Compression::default());
+        gzip.read_to_end(&mut Vec::new()).expect("compressed")
+    });
+    let sum: usize = compressed.sum();
+    println!("the Worker: {sum} bytes compressed");
+    assert!(sum < LIMIT, "{sum} bytes compressed");
+}
 
 #[test]
 fn answers_in_the_real_runtime() {
@@ -44,6 +69,6 @@ fn ends_with_its_owner() {
     let runtime = format!("/proc/{}", edge.pid());
     let address = edge.address();
     drop(edge);
-    assert!(std::fs::metadata(runtime).is_err(), "workerd is gone");
+    assert!(fs::metadata(runtime).is_err(), "workerd is gone");
     assert!(std::net::TcpStream::connect(address).is_err(), "its port is free");
 }

@@ -5,6 +5,7 @@
 //   persist     directory that KV, R2, Durable Objects and the cache are kept in
 //   port        where to listen on 127.0.0.1; 0 or nothing for a free port
 //   vars        variables and secrets, by name
+//   kv          entries of the namespace ERRORS to begin with, by key
 //   rateLimits  { "PULLS": { "limit": 100, "period": 60 }, … }; what is not named does not limit
 //
 // Once it answers, one line is printed: `ready <url of the Worker> control <url of the controls>`. Everything else on
@@ -69,6 +70,8 @@ async function start() {
   const url = await runtime.ready;
   // A restart comes back at the same place.
   settings.port = Number(url.port);
+  const namespace = await runtime.getKVNamespace("ERRORS");
+  await Promise.all(Object.entries(settings.kv ?? {}).map(([key, value]) => namespace.put(key, value)));
   return url.origin;
 }
 
