@@ -95,6 +95,16 @@ pub fn blob_size(digest: &Digest, described: Option<u64>, found: u64) -> Result<
     Err(Failure::new(Reason::SizeMismatch, public))
 }
 
+/// A blob of `received` bytes that hash to something else than was asked for.
+pub fn other_blob(wanted: &Digest, found: &Digest, received: u64) -> Failure {
+    Failure::new(
+        Reason::DigestMismatch,
+        format!(
+            "upstream sent {received} bytes that hash to {found} where {wanted} was asked for; nothing was kept"
+        ),
+    )
+}
+
 /// A manifest that is larger than any may be.
 pub fn too_large(reference: &Reference) -> Failure {
     Failure::new(

@@ -7,4 +7,5 @@ pub mod limits;
 pub mod mirror;
 pub mod real;
 pub mod script;
+pub mod transcript;
 pub mod wan;

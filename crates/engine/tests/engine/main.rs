@@ -14,3 +14,4 @@ mod manifests;
 mod memory;
 mod samples;
 mod tags;
+mod transcripts;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use entrepot_core::failure::{Failure, Reason};
+use entrepot_core::integrity;
 use entrepot_core::upstream::Fault;
 use entrepot_engine::ports::{Filled, Ticket};
 use entrepot_oci::Hasher;
@@ -186,13 +187,7 @@ impl Ticket for FillTicket {
         let digest = self.fill.digest;
         let found = self.hasher.clone().finish();
         if found != digest {
-            let failure = Failure::new(
-                Reason::DigestMismatch,
-                format!(
-                    "upstream sent {} bytes that hash to {found} where {digest} was asked for; nothing was kept",
-                    self.received
-                ),
-            );
+            let failure = integrity::other_blob(&digest, &found, self.received);
             self.end(Err(failure.clone()));
             return Err(failure);
         }

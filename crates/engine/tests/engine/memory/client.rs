@@ -10,12 +10,13 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::Memory;
 
-/// A request, from `192.0.2.1` unless told otherwise.
+/// A request, from `192.0.2.1` and to `mirror.example.com` unless told otherwise.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     method: Method,
-    path: String,
+    target: String,
     headers: HeaderMap,
+    form: Option<Bytes>,
     peer: IpAddr,
 }
 
@@ -40,11 +41,18 @@ pub(crate) struct Answered {
 }
 
 impl Ask {
+    /// `path` is what follows `/v2/`.
     pub(crate) fn new(method: Method, path: &str) -> Ask {
+        Ask::whole(method, &format!("/v2/{path}"))
+    }
+
+    /// `target` is all that the request line says.
+    pub(crate) fn whole(method: Method, target: &str) -> Ask {
         Ask {
             method,
-            path: format!("/v2/{path}"),
+            target: target.to_owned(),
             headers: HeaderMap::new(),
+            form: None,
             peer: "192.0.2.1".parse().unwrap(),
         }
     }
@@ -62,6 +70,11 @@ impl Ask {
         self
     }
 
+    pub(crate) fn form(mut self, form: &str) -> Ask {
+        self.form = Some(Bytes::copy_from_slice(form.as_bytes()));
+        self
+    }
+
     pub(crate) fn from(mut self, peer: &str) -> Ask {
         self.peer = peer.parse().unwrap();
         self
@@ -75,10 +88,11 @@ impl Ask {
             let since = clock.millis();
             let mut request = http::Request::new(());
             *request.method_mut() = self.method.clone();
-            *request.uri_mut() = self.path.parse().unwrap();
+            *request.uri_mut() = self.target.parse().unwrap();
             *request.headers_mut() = self.headers;
-            request.headers_mut().insert(http::header::HOST, "mirror.example.com".parse().unwrap());
-            let reply = engine.serve(&request.into_parts().0, None, self.peer).await;
+            let host = request.headers_mut().entry(http::header::HOST);
+            host.or_insert_with(|| "mirror.example.com".parse().unwrap());
+            let reply = engine.serve(&request.into_parts().0, self.form, self.peer).await;
             let took = clock.millis() - since;
             let (body, whole) = match reply.body {
                 Some(body) => body.read().await,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_core::failure::{Failure, Reason};
+use entrepot_core::integrity;
 use entrepot_core::upstream::Fault;
 use entrepot_engine::ports::{Blobs, Claim, Filled, Follower, Meta, Stored, Ticket};
 use entrepot_oci::Digest;
@@ -296,8 +297,9 @@ impl Ticket for Filling {
 
     async fn seal(self) -> Result<u64, Failure> {
         let bytes = Bytes::from(self.fill.state.borrow().bytes.clone());
-        if Digest::of(self.digest.algorithm(), &bytes) != self.digest {
-            let failure = Failure::new(Reason::DigestMismatch, "other bytes than were asked for");
+        let found = Digest::of(self.digest.algorithm(), &bytes);
+        if found != self.digest {
+            let failure = integrity::other_blob(&self.digest, &found, bytes.len() as u64);
             self.end(Err(failure.clone()));
             return Err(failure);
         }

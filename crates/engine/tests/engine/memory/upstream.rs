@@ -18,7 +18,10 @@ pub(crate) struct Upstream {
     clock: Clock,
     expected: RefCell<Vec<Said>>,
     seen: RefCell<Vec<String>>,
+    script: RefCell<Option<Script>>,
 }
+
+type Script = Box<dyn Fn(&Outbound) -> Said>;
 
 /// A request that is expected once, and what is said to it: 200 and nothing, unless told otherwise.
 #[derive(Clone, Debug)]
@@ -116,7 +119,8 @@ impl Said {
         self.header(CONTENT_TYPE, "application/json").bytes(Bytes::copy_from_slice(text.as_bytes()))
     }
 
-    fn bytes(mut self, bytes: Bytes) -> Said {
+    /// A body with its length; to HEAD without its bytes.
+    pub(crate) fn bytes(mut self, bytes: Bytes) -> Said {
         self.headers.insert(CONTENT_LENGTH, bytes.len().into());
         self.body = bytes;
         self
@@ -179,7 +183,12 @@ impl Said {
 
 impl Upstream {
     pub(crate) fn new(clock: Clock) -> Upstream {
-        Upstream { clock, expected: RefCell::default(), seen: RefCell::default() }
+        Upstream { clock, expected: RefCell::default(), seen: RefCell::default(), script: RefCell::default() }
+    }
+
+    /// Answers every request as `script` says, instead of what is expected.
+    pub(crate) fn follow(&self, script: impl Fn(&Outbound) -> Said + 'static) {
+        *self.script.borrow_mut() = Some(Box::new(script));
     }
 
     pub(crate) fn expect(&self, said: Said) {
@@ -207,7 +216,8 @@ impl Http for Upstream {
 
     async fn send(&self, request: Outbound) -> Result<(http::response::Parts, Arriving), Fault> {
         self.seen.borrow_mut().push(format!("{} {}", request.method, request.url));
-        let said = {
+        let scripted = self.script.borrow().as_ref().map(|script| script(&request));
+        let said = scripted.unwrap_or_else(|| {
             let mut expected = self.expected.borrow_mut();
             let Some(index) = expected.iter().position(|said| said.matches(&request)) else {
                 panic!(
@@ -216,7 +226,7 @@ impl Http for Upstream {
                 );
             };
             expected.remove(index)
-        };
+        });
         self.clock.sleep(said.delay.min(request.first_byte)).await;
         if said.delay > request.first_byte {
             return Err(Fault::Timeout);
