@@ -39,6 +39,16 @@ pub(super) fn config(reader: &mut Reader<'_>, root: &Node) -> Option<Config> {
     let cache = cache(reader, &proxy);
     let rate_limit = rate_limit(reader, &proxy);
     let access = access(reader, &proxy);
+    if endpoint.as_ref().is_some_and(|endpoint| endpoint.domain().is_none())
+        && access.secret_hosts_env.is_some()
+    {
+        let at = At { key: "proxy.access.secret_hosts_env".into(), ..proxy.at("access") };
+        reader.problem(
+            &at,
+            "there are no labels under an address",
+            "give the mirror an `endpoint` with a name",
+        );
+    }
     let trusted_proxies =
         networks(reader, &proxy, "trusted_proxies", "every client may then claim any address");
     let mut drafts: Vec<Draft> = Vec::new();

@@ -9,7 +9,7 @@ use super::problem::Problems;
 use super::read::{At, Reader, Site};
 use super::tree::{Entry, Node, Value};
 use super::units::Rate;
-use super::value::Scalar;
+use super::value::{Origin, Scalar};
 use super::{Loaded, SecretRef, read_all};
 
 pub use bundle::{Bundle, Kept, Wanted, bundle};
@@ -27,13 +27,26 @@ pub fn parse(
     read_all(text, Reader::new(file, Site::Edge, secrets))
 }
 
+/// Where a Worker is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the platform: under a domain, over https, with no way to private addresses.
+    Platform,
+    /// In a runtime on this machine, which has neither a domain nor a certificate.
+    Local,
+}
+
 /// Judges a file before it is deployed, where the Worker's secrets are not at hand: something stands in their place, so the
 /// configuration tells everything else, and is not to be served by. What means nothing at the edge is a warning.
 ///
 /// # Errors
 /// All that is wrong, and all that the edge cannot honour.
-pub fn check(text: &str, file: &str) -> Result<Loaded, Problems> {
-    read_all(text, Reader::new(file, Site::EdgeToBe, &mut stand_in))
+pub fn check(text: &str, file: &str, place: Place) -> Result<Loaded, Problems> {
+    let site = match place {
+        Place::Platform => Site::EdgeToBe,
+        Place::Local => Site::Edge,
+    };
+    read_all(text, Reader::new(file, site, &mut stand_in))
 }
 
 /// What can be read as a password and as a client's line.
@@ -51,6 +64,7 @@ pub(super) fn judge(reader: &mut Reader<'_>, root: &Node) {
         return;
     }
     let Some(proxy) = root.entry("proxy").map(|entry| &entry.node) else { return };
+    endpoint(reader, proxy);
     for key in ["listen", "admin", "tls"] {
         at_home_only(reader, proxy.entry(key), format!("proxy.{key}"));
     }
@@ -70,6 +84,19 @@ pub(super) fn judge(reader: &mut Reader<'_>, root: &Node) {
         for (index, node) in sources.iter().enumerate() {
             source(reader, node, &format!("proxy.sources[{index}]"));
         }
+    }
+}
+
+/// The platform routes names, and has certificates for those.
+fn endpoint(reader: &mut Reader<'_>, proxy: &Node) {
+    let Some(entry) = proxy.entry("endpoint") else { return };
+    let (Value::Text(text), Site::EdgeToBe) = (&entry.node.value, reader.site) else { return };
+    let Ok(Origin(url)) = Origin::read(text) else { return };
+    if url.scheme() != "https" || url.port().is_some() || url.domain().is_none_or(|host| !host.contains('.'))
+    {
+        let message = "the platform serves https, on its own port, under a name in one of your zones";
+        let remedy = "write it like \"https://mirror.example.com\"";
+        reader.problem(&at(entry, "proxy.endpoint".into()), message, remedy);
     }
 }
 

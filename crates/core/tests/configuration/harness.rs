@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a check fails by panicking")]
 
+use entrepot_core::config::edge::Place;
 use entrepot_core::config::{self, SecretRef};
 
 /// A configuration is a value, or all its problems; what is in force can be shown, and what the edge gets reads back.
@@ -10,8 +11,8 @@ pub(crate) fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    if let Ok(bundle) = config::edge::bundle(text, "config.yml") {
-        let again = config::edge::check(&bundle.value, "bundle");
+    if let Ok(bundle) = config::edge::bundle(text, "config.yml", Place::Platform) {
+        let again = config::edge::check(&bundle.value, "bundle", Place::Platform);
         assert!(again.is_ok(), "what the edge gets is refused there: {again:?}");
     }
     match config::parse(text, "config.yml", &mut answer) {

@@ -4,7 +4,7 @@ use super::super::model::Secret;
 use super::super::problem::{Complaint, Problems};
 use super::super::read::{At, Reader, Site};
 use super::super::tree::{Entry, Node, Value};
-use super::{check, stand_in};
+use super::{Place, check, stand_in};
 
 /// The configuration of a Worker.
 #[derive(Clone, Debug)]
@@ -39,8 +39,8 @@ pub enum Kept {
 ///
 /// # Errors
 /// As [`check`].
-pub fn bundle(text: &str, file: &str) -> Result<Bundle, Problems> {
-    check(text, file)?;
+pub fn bundle(text: &str, file: &str, place: Place) -> Result<Bundle, Problems> {
+    check(text, file, place)?;
     let mut root = Node::parse(text).map_err(|(_, _, complaint)| failed(file, complaint))?;
     let mut wanted = List(Vec::new());
     if let Some(proxy) = root.entry_mut("proxy") {

@@ -1,6 +1,7 @@
 //! What the edge has keys for, and how it reads the same file.
 
 use super::*;
+use crate::config::edge::{self, Place};
 
 const HASH: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -13,7 +14,7 @@ fn one_client(reference: &SecretRef) -> Result<String, String> {
 }
 
 fn at_edge(text: &str) -> Config {
-    match crate::config::edge::parse(text, "c", &mut one_client) {
+    match edge::parse(text, "c", &mut one_client) {
         Ok(loaded) => loaded.config,
         Err(problems) => panic!("{problems}\n{text}"),
     }
@@ -21,7 +22,11 @@ fn at_edge(text: &str) -> Config {
 
 #[test]
 fn secrets_in_addresses_come_from_variables() {
-    let text = with_proxy(&["access: { secret_hosts_env: H, secret_paths_env: P, tokens_env: T }"]);
+    let lines = [
+        "endpoint: https://e.example.org",
+        "access: { secret_hosts_env: H, secret_paths_env: P, tokens_env: T }",
+    ];
+    let text = with_proxy(&lines);
     let access = parse(&text, "c", &mut one_client).unwrap().config.access;
     let names =
         |clients: &[ClientToken]| clients.iter().map(|client| client.name.clone()).collect::<Vec<_>>();
@@ -35,8 +40,14 @@ fn secrets_in_addresses_come_from_variables() {
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems.iter().all(|problem| problem.message.contains("two clients named `same`")));
     // With a secret there is a client, so the mirror may be closed.
-    let text = with_proxy(&["access: { anonymous: false, secret_hosts_env: H }"]);
+    let text = with_proxy(&["access: { anonymous: false, secret_paths_env: P }"]);
     assert!(parse(&text, "c", &mut one_client).is_ok());
+    let text = with_proxy(&["access: { anonymous: false, secret_hosts_env: H }"]);
+    let Err(Problems(problems)) = parse(&text, "c", &mut one_client) else { panic!() };
+    assert!(
+        problems.len() == 1 && problems[0].message.contains("no labels under an address"),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -115,7 +126,7 @@ fn the_edge_is_closed_and_limited_unless_told_otherwise() {
     assert!(config.access.anonymous);
     assert_eq!(config.rate_limit.map(|limit| limit.count), Some(7));
 
-    let refused = |text: &str| match crate::config::edge::parse(text, "c", &mut one_client) {
+    let refused = |text: &str| match edge::parse(text, "c", &mut one_client) {
         Ok(_) => panic!("no problem in\n{text}"),
         Err(Problems(problems)) => {
             problems.iter().map(|problem| format!("{}: {}", problem.key, problem.message)).collect::<Vec<_>>()
@@ -190,7 +201,7 @@ fn checked(text: &str) -> Result<Vec<String>, Vec<String>> {
             .map(|problem| format!("{} {}: {}", problem.line, problem.key, problem.message))
             .collect()
     };
-    match crate::config::edge::check(text, "c") {
+    match edge::check(text, "c", Place::Platform) {
         Ok(loaded) => Ok(said(loaded.warnings)),
         Err(Problems(problems)) => Err(said(problems)),
     }
@@ -232,9 +243,18 @@ fn what_the_edge_cannot_honour_is_an_error() {
     for line in ["rate_limit: { anonymous: 10/min, burst: 10 }", "edge: { front_ttl: 1h }"] {
         assert_eq!(proxy(line), Ok(vec![]));
     }
-    // A local runtime reaches what the platform does not.
-    let text = with_proxy(&[FIT, known]).replace("name: one", "name: one, allow_private: true");
+    for endpoint in ["http://e.example.org", "https://e.example.org:8443", "https://192.0.2.1", "https://e"] {
+        let problems = checked(&with_proxy(&[&format!("endpoint: \"{endpoint}\""), known])).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("2 proxy.endpoint: the platform serves https"), "{problems:?}");
+    }
+    // A local runtime reaches what the platform does not, and is reached as it is not.
+    let text = with_proxy(&["endpoint: \"http://127.0.0.1:8787\"", known])
+        .replace("name: one", "name: one, allow_private: true");
     assert!(at_edge(&text).sources[0].allow_private);
+    let made = edge::bundle(&text, "c", Place::Local).unwrap();
+    assert!(edge::check(&made.value, "bundle", Place::Local).is_ok());
+    assert!(edge::bundle(&text, "c", Place::Platform).is_err());
 }
 
 #[test]
@@ -283,14 +303,13 @@ proxy:
 
 #[test]
 fn the_bundle_means_the_same_and_holds_no_secret() {
-    use crate::config::edge::{Kept, bundle};
-    let made = bundle(FULL, "c").unwrap();
+    let made = edge::bundle(FULL, "c", Place::Platform).unwrap();
     assert!(!made.value.contains('\n') && !made.value.contains("hunter2"), "{}", made.value);
     assert!(!format!("{made:?}").contains("hunter2"));
     for gone in ["listen", "admin", "tls", "\"dir\""] {
         assert!(!made.value.contains(gone), "{gone}");
     }
-    assert_eq!(bundle(FULL, "other").unwrap().value, made.value);
+    assert_eq!(edge::bundle(FULL, "other", Place::Platform).unwrap().value, made.value);
     let wanted: Vec<_> = made
         .wanted
         .iter()
@@ -317,15 +336,15 @@ fn the_bundle_means_the_same_and_holds_no_secret() {
         let put = made
             .wanted
             .iter()
-            .find(|one| one.kept == Kept::Secret && name.contains(&format!("`{}`", one.name)));
+            .find(|one| one.kept == edge::Kept::Secret && name.contains(&format!("`{}`", one.name)));
         match put.expect("every secret is in the list").value.as_ref() {
             Some(password) => Ok(password.expose().to_owned()),
             None => one_client(reference),
         }
     };
-    let deployed = crate::config::edge::parse(&made.value, "value", &mut put).unwrap();
+    let deployed = edge::parse(&made.value, "value", &mut put).unwrap();
     assert_eq!(deployed.warnings, []);
-    let written = crate::config::edge::parse(FULL, "c", &mut one_client).unwrap();
+    let written = edge::parse(FULL, "c", &mut one_client).unwrap();
     // Where to listen is no part of the edge's configuration.
     let shown = |config: &Config| {
         format!(
@@ -346,6 +365,6 @@ fn the_bundle_means_the_same_and_holds_no_secret() {
     for index in 0..4 {
         assert_eq!(password(&deployed.config, index), password(&written.config, index));
     }
-    assert!(bundle(&FULL.replace("\"7/min\"", "\"7/s\""), "c").is_err());
-    assert!(bundle("proxy: [", "c").is_err());
+    assert!(edge::bundle(&FULL.replace("\"7/min\"", "\"7/s\""), "c", Place::Platform).is_err());
+    assert!(edge::bundle("proxy: [", "c", Place::Platform).is_err());
 }

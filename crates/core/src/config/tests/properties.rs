@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::edge;
+use crate::config::edge::{self, Place};
 use crate::pattern::HostPattern;
 
 /// Every key of the table, and some words.
@@ -84,9 +84,9 @@ proptest! {
         let spelt = serde_json::to_string(&username).unwrap();
         let text = with_source(&[&format!("auth: {{ \"username\": {spelt}, password: p }}")])
             .replace("proxy:\n", "proxy:\n  endpoint: https://e.example.org\n  access: { tokens_env: T }\n");
-        if let Ok(loaded) = edge::check(&text, "c") {
-            let bundle = edge::bundle(&text, "c").unwrap();
-            let again = edge::check(&bundle.value, "bundle").unwrap();
+        if let Ok(loaded) = edge::check(&text, "c", Place::Platform) {
+            let bundle = edge::bundle(&text, "c", Place::Platform).unwrap();
+            let again = edge::check(&bundle.value, "bundle", Place::Platform).unwrap();
             prop_assert_eq!(format!("{:?}", &again.config), format!("{:?}", loaded.config));
         }
     }
