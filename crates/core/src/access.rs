@@ -1,9 +1,10 @@
 //! Who asks, and what they may have.
 //!
-//! Clients are known by a token or by their network. A token is the password of Basic, or is traded at our own token
-//! endpoint for a bearer token that lives five minutes. Richer access (users, rules) grows from [`Client`] and
+//! Clients are known by a token, by a secret in the address that they ask, or by their network. A token is the password of
+//! Basic, or is traded at our own token endpoint for a bearer token that lives five minutes. Richer access (users, rules) grows from [`Client`] and
 //! [`standing`].
 
+mod address;
 mod bearer;
 mod client;
 mod public;
@@ -13,6 +14,7 @@ use entrepot_oci::name::Repository;
 
 use crate::config::{Config, Source};
 
+pub use address::{Entrance, entrance, loggable};
 pub use bearer::{MAX_TOKEN_AGE, SigningKey, sign};
 pub use client::{Authorized, Client, Identity, by_network, identify};
 pub use public::{

@@ -6,6 +6,7 @@ mod framing;
 mod query;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use entrepot_oci::digest::{Digest, DigestError};
 use entrepot_oci::media::Accept;
@@ -17,7 +18,7 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 
-use crate::access::{self, Authorized, Client, SigningKey, TokenRequest};
+use crate::access::{self, Authorized, Client, Entrance, SigningKey, TokenRequest};
 use crate::answer::{self, Allow, Answer, EntityTags, FailureContext};
 use crate::config::Config;
 use crate::event::Route;
@@ -122,6 +123,7 @@ pub fn admit(config: &Config, head: &Parts, peer: IpAddr, key: &SigningKey, now:
         ns: None,
         route: Route::Other,
         client: access::by_network(config, client_address(config, &head.headers, peer)),
+        secret: None,
     };
     match door.judge() {
         Ok(admitted) => admitted,
@@ -141,6 +143,8 @@ struct Door<'a> {
     route: Route,
     /// By its network until it is identified: whoever is refused is still somebody, and charged for the request.
     client: Client,
+    /// Who is known by a secret in the address, unless a credential says otherwise.
+    secret: Option<Arc<str>>,
 }
 
 impl Door<'_> {
@@ -160,8 +164,9 @@ impl Door<'_> {
         }
         let ApiPath { root, call } = parsed.map_err(path_failure)?;
         let query = Query::parse(self.head.uri.query().unwrap_or_default())?;
-        let place =
-            Place { config: self.config, host: &host, root: root.as_deref(), ns: query.ns.as_deref() };
+        let entrance = access::entrance(self.config, &host, self.head.uri.path(), root.as_deref())?;
+        self.secret.clone_from(&entrance.client);
+        let place = Place { config: self.config, entrance, ns: query.ns.as_deref() };
         let (name, request) = match call {
             Call::Token => return self.token(),
             Call::Ping => return self.ping(&place),
@@ -207,7 +212,7 @@ impl Door<'_> {
     }
 
     fn pull(&mut self, place: &Place<'_>, name: &RawName, call: Request) -> Result<Admitted, Failure> {
-        let resolved = place.resolve(name)?;
+        let resolved = Resolved { secret: place.entrance.secret.clone(), ..place.resolve(name)? };
         self.scope = Some(resolved.shown.clone());
         self.ns.clone_from(&resolved.ns);
         let Authorized { client, presented } = self.identify()?;
@@ -232,7 +237,8 @@ impl Door<'_> {
     fn identify(&mut self) -> Result<Authorized, Failure> {
         let headers = &self.head.headers;
         let address = self.client.address;
-        let authorized = access::identify(self.config, headers, address, self.key, self.now.wall)?;
+        let authorized =
+            access::identify(self.config, headers, address, self.secret.as_ref(), self.key, self.now.wall)?;
         self.client.clone_from(&authorized.client);
         self.context.insufficient = authorized.presented && !authorized.client.is_known();
         Ok(authorized)
@@ -260,18 +266,17 @@ impl Door<'_> {
 /// Where a request says it goes.
 struct Place<'a> {
     config: &'a Config,
-    host: &'a str,
-    root: Option<&'a str>,
+    entrance: Entrance<'a>,
     ns: Option<&'a str>,
 }
 
 impl Place<'_> {
     fn resolve(&self, name: &RawName) -> Result<Resolved, Failure> {
-        resolve::resolve(self.config, self.host, self.root, self.ns, name)
+        resolve::resolve(self.config, self.entrance.host, self.entrance.root, self.ns, name)
     }
 
     fn named(&self) -> Result<(), Failure> {
-        resolve::named(self.config, self.host, self.root, self.ns).map(drop)
+        resolve::named(self.config, self.entrance.host, self.entrance.root, self.ns).map(drop)
     }
 }
 

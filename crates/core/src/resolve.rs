@@ -10,7 +10,7 @@ use std::sync::Arc;
 use entrepot_oci::name::Repository;
 use entrepot_oci::path::RawName;
 
-use crate::config::{Config, Source};
+use crate::config::{Config, Secret, Source};
 use crate::failure::{Failure, Reason};
 
 /// The upstream and the repository that a request means.
@@ -23,6 +23,8 @@ pub struct Resolved {
     pub shown: String,
     /// What stands before `shown` in the client's paths: `/v2`, or `/<root>/v2`.
     pub prefix: String,
+    /// What stands before that: a secret by which the client is known. It goes back to that client alone.
+    pub secret: Option<Secret>,
     /// The `?ns=` that chose the source, for `OCI-Namespace`: one of the source's configured names, never the client's
     /// own text.
     pub ns: Option<String>,
@@ -36,7 +38,8 @@ impl Resolved {
 
     /// The client's path to the repository, to build links from: `/v2/ghcr.io/foo/bar`.
     pub fn path(&self) -> String {
-        format!("{}/{}", self.prefix, self.shown)
+        let secret = self.secret.as_ref().map(|secret| format!("/{}", secret.expose())).unwrap_or_default();
+        format!("{secret}{}/{}", self.prefix, self.shown)
     }
 }
 
@@ -63,6 +66,7 @@ pub fn resolve(
         repository,
         shown: name.as_str().to_owned(),
         prefix: root.map_or_else(|| "/v2".to_owned(), |root| format!("/{root}/v2")),
+        secret: None,
         ns: ns.map(str::to_ascii_lowercase),
     })
 }
@@ -200,7 +204,12 @@ fn by_host<'a>(config: &'a Config, host: &str) -> Option<&'a Arc<Source>> {
         .find(|source| source.hosts.iter().any(|known| same_name(known, host) || same_name(known, bare)))
 }
 
-fn without_port(host: &str) -> &str {
+/// Whether this is a registry's or source's name.
+pub(crate) fn is_name(config: &Config, name: &str) -> bool {
+    by_registry(config, name).or_else(|| by_source_name(config, name)).is_some()
+}
+
+pub(crate) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
         _ => host,

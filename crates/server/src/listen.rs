@@ -10,9 +10,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use entrepot_core::access::MAX_TOKEN_BODY;
+use entrepot_core::access::{self, MAX_TOKEN_BODY};
 use entrepot_core::answer::Answer;
 use entrepot_core::event::{Method, RequestLog, Text};
+use entrepot_engine::ports::Host as _;
 use entrepot_engine::{Engine, Facts, Reply};
 use futures_util::{FutureExt, Stream};
 use http::header::{CONTENT_LENGTH, USER_AGENT};
@@ -164,7 +165,7 @@ async fn respond(
     });
     // One request's panic is no reason to break the connection; nothing half-done is kept, and no lock of ours is poisoned.
     let reply = served.catch_unwind().await.unwrap_or_else(|_| engine.panicked(peer));
-    let log = log(&head, &reply, since);
+    let log = log(&engine, &head, &reply, since);
     let Reply { answer, body, facts } = reply;
     let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut response = http::Response::new(Outgoing {
@@ -193,14 +194,20 @@ async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
     tokio::time::timeout(FORM_WITHIN, read).await.ok()?.ok().map(|collected| collected.to_bytes())
 }
 
-fn log(head: &http::request::Parts, reply: &Reply<Body>, since: Instant) -> RequestLog {
+fn log(
+    engine: &Engine<Native>,
+    head: &http::request::Parts,
+    reply: &Reply<Body>,
+    since: Instant,
+) -> RequestLog {
     let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     RequestLog {
         client,
         address,
         method: Method::of(&head.method),
         route,
-        target: Text::new(head.uri.path_and_query().map_or("", |target| target.as_str())),
+        target: Text::new(&access::loggable(&engine.host().config(), target)),
         user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
         status: reply.answer.status.as_u16(),

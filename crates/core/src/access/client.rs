@@ -1,4 +1,4 @@
-//! Whose request it is: by `Authorization`, else by network, else nobody's.
+//! Whose request it is: by `Authorization`, else by a secret in its address, else by network, else nobody's.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct Client {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     Anonymous,
-    /// By token (its configured name) or by network (`network`).
+    /// By token or secret (its configured name) or by network (`network`).
     Known {
         name: Arc<str>,
     },
@@ -65,22 +65,24 @@ pub fn by_network(config: &Config, address: IpAddr) -> Client {
     Client { identity, address }
 }
 
-/// Identifies the client at `address`. A credential that is presented but wrong is refused on every route, even from a
-/// known network.
+/// Identifies the client at `address`. `secret`: who is known by a secret in the address that was asked. A credential that
+/// is presented but wrong is refused on every route, even from a known network and beside a right secret.
 ///
 /// Errors: `Unauthorized`, with the same text for every cause.
 pub fn identify(
     config: &Config,
     headers: &HeaderMap,
     address: IpAddr,
+    secret: Option<&Arc<str>>,
     key: &SigningKey,
     now: Wall,
 ) -> Result<Authorized, Failure> {
     let presented = credential(config, headers, key, now)?;
     let is_presented = presented.is_some();
-    let client = match presented {
-        Some(identity @ Identity::Known { .. }) => Client { identity, address },
-        Some(Identity::Anonymous) | None => by_network(config, address),
+    let client = match (presented, secret) {
+        (Some(identity @ Identity::Known { .. }), _) => Client { identity, address },
+        (_, Some(name)) => Client { identity: Identity::Known { name: name.clone() }, address },
+        (_, None) => by_network(config, address),
     };
     Ok(Authorized { client, presented: is_presented })
 }

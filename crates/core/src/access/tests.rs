@@ -32,7 +32,7 @@ fn identified(config: &Config, values: &[&str]) -> Result<Authorized, Failure> {
     for value in values {
         headers.append(AUTHORIZATION, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    identify(config, &headers, address(), &key(), NOW.wall)
+    identify(config, &headers, address(), None, &key(), NOW.wall)
 }
 
 fn name_of(authorized: &Authorized) -> Option<&str> {
@@ -364,7 +364,7 @@ proptest! {
         let config = sample::config_with_token();
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, value);
-        prop_assert!(identify(&config, &headers, address(), &key(), NOW.wall).is_err());
+        prop_assert!(identify(&config, &headers, address(), None, &key(), NOW.wall).is_err());
     }
 
     #[test]
@@ -376,7 +376,7 @@ proptest! {
         let Ok(value) = HeaderValue::from_bytes(&[b"Bearer ", token.as_slice()].concat()) else { return Ok(()) };
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, value);
-        prop_assert!(identify(&config, &headers, address(), &key(), NOW.wall).is_err());
+        prop_assert!(identify(&config, &headers, address(), None, &key(), NOW.wall).is_err());
     }
 }
 
