@@ -255,19 +255,31 @@ fn unnamed(header: &str) -> String {
 /// A body in few words: a content, a part of one, a text, or a digest.
 fn body(answer: &Answer, names: &Names, contents: &BTreeMap<String, Vec<u8>>) -> String {
     let bytes = &answer.body;
-    let mut told = match std::str::from_utf8(bytes) {
-        Ok(text) if bytes.len() <= SHORT => names.hide(text),
-        _ if contents.values().any(|content| content == bytes) => {
-            let name = contents.iter().find(|(_, content)| *content == bytes).map_or("", |(name, _)| name);
-            format!("all of {name}")
-        }
-        Ok(text) if bytes.len() <= SHOWN => names.hide(text),
-        _ => part(bytes, contents).unwrap_or_else(|| format!("{} bytes, {}", bytes.len(), sha256(bytes))),
-    };
+    let text = std::str::from_utf8(bytes).ok();
+    let all =
+        || contents.iter().find(|(_, content)| *content == bytes).map(|(name, _)| format!("all of {name}"));
+    let shown = |most: usize| text.filter(|_| bytes.len() <= most).map(|text| names.hide(text));
+    let mut told = named_part(answer, contents)
+        .or_else(|| shown(SHORT))
+        .or_else(all)
+        .or_else(|| shown(SHOWN))
+        .or_else(|| part(bytes, contents))
+        .unwrap_or_else(|| format!("{} bytes, {}", bytes.len(), sha256(bytes)));
     if !answer.whole {
         told.push_str(" (broken off)");
     }
     told
+}
+
+/// The part that the answer's head says it is.
+fn named_part(answer: &Answer, contents: &BTreeMap<String, Vec<u8>>) -> Option<String> {
+    let (_, value) = answer.headers.iter().find(|(name, _)| name == "content-range")?;
+    let (first, _) = value.strip_prefix("bytes ")?.split_once('-')?;
+    let first: usize = first.parse().ok()?;
+    let last = first + answer.body.len().checked_sub(1)?;
+    let (name, _) =
+        contents.iter().find(|(_, content)| content.get(first..=last) == Some(&answer.body[..]))?;
+    Some(format!("bytes {first}-{last} of {name}"))
 }
 
 fn part(bytes: &[u8], contents: &BTreeMap<String, Vec<u8>>) -> Option<String> {

@@ -106,16 +106,18 @@ impl Script {
         let (path, _) = heard.target.split_once('?').unwrap_or((heard.target, ""));
         let reads = matches!(heard.method, "GET" | "HEAD");
         let repository = &rule.repository;
-        if let Some(name) = &rule.manifest {
+        if rule.on.is_none()
+            && let Some(name) = &rule.manifest
+        {
             let digest = sha256(self.content(name));
             return reads
-                && rule
-                    .tag
-                    .iter()
-                    .chain([&digest])
-                    .any(|reference| path == format!("/v2/{repository}/manifests/{reference}"));
+                && rule.tag.iter().chain([&digest]).any(|reference| {
+                    path == format!("/v2/{repository}/manifests/{}", names.fill(reference))
+                });
         }
-        if let Some(name) = &rule.blob {
+        if rule.on.is_none()
+            && let Some(name) = &rule.blob
+        {
             return reads && path == format!("/v2/{repository}/blobs/{}", sha256(self.content(name)));
         }
         let on = names.fill(rule.on.as_deref().expect("a rule has `manifest`, `blob` or `on`"));
