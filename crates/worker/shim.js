@@ -5,28 +5,48 @@ import * as wasm from "./glue.js";
 
 Error.stackTraceLimit = 100;
 
+// Shared with the crate `worker`, whose panic hook sets `criticalError`.
 const state = wasm.__worker_init_state();
 
+// What to tell those who wait for the instance. Once it has trapped no promise of its own settles any more.
+const waiting = new Set();
+let trapped = false;
+Object.defineProperty(state, "criticalError", {
+  get: () => trapped,
+  set(value) {
+    trapped = value;
+    if (trapped) {
+      waiting.forEach((reject) => reject(new Error("the WebAssembly instance has trapped")));
+      waiting.clear();
+    }
+  },
+});
+
+// Some traps are no panics, and some happen in work that nobody waits for.
 addEventListener("error", (event) => noteTrap(event.error));
 
+function noteTrap(error) {
+  if (error instanceof WebAssembly.RuntimeError) {
+    state.criticalError = true;
+  }
+}
+
 async function enter(call) {
-  if (state.criticalError) {
+  if (trapped) {
     console.log("starting a new WebAssembly instance");
     wasm.__wbg_reset_state();
     state.criticalError = false;
     state.instanceId++;
   }
+  const { promise: trap, reject } = Promise.withResolvers();
+  waiting.add(reject);
   try {
-    return await call();
+    return await Promise.race([call(), trap]);
   } catch (error) {
     noteTrap(error);
     throw error;
-  }
-}
-
-function noteTrap(error) {
-  if (error instanceof WebAssembly.RuntimeError) {
-    state.criticalError = true;
+  } finally {
+    waiting.delete(reject);
   }
 }
 
