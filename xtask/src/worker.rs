@@ -65,7 +65,7 @@ pub(crate) fn build() -> Result<PathBuf> {
 pub(crate) fn dev(config: &Path) -> Result<()> {
     let name = config.display().to_string();
     let text = fs::read_to_string(config).with_context(|| name.clone())?;
-    let made = edge::bundle(&text, &name).map_err(|problems| anyhow!("{problems}"))?;
+    let made = edge::bundle(&text, &name, edge::Place::Local).map_err(|problems| anyhow!("{problems}"))?;
     let (mut vars, mut kv) = (Map::new(), Map::new());
     vars.insert("ENTREPOT_CONFIG".into(), made.value.into());
     vars.insert(KEY.into(), std::env::var(KEY).unwrap_or_else(|_| "0".repeat(64)).into());
