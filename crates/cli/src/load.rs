@@ -35,8 +35,18 @@ pub(crate) struct Content {
 /// Why there is no configuration to work with.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    Unreadable { path: PathBuf, named_by: &'static str, why: String },
+    Unreadable {
+        path: PathBuf,
+        named_by: &'static str,
+        why: String,
+    },
     Wrong(Problems),
+    /// A file of someone else's lies where one was to be written.
+    Foreign(PathBuf),
+    Unwritable {
+        path: PathBuf,
+        why: String,
+    },
 }
 
 impl Source {
@@ -71,15 +81,23 @@ impl Source {
         }
     }
 
+    /// The text of it, unread.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn text(&self) -> Result<String, Refusal> {
+        match self {
+            Source::File(path) => read(path),
+            Source::BuiltIn => Ok(DEFAULT.to_owned()),
+        }
+    }
+
     /// Reads it, secrets included; each call reads anew.
     ///
     /// # Errors
     /// The file cannot be read, or something in it is wrong: then everything that is.
     pub(crate) fn load(&self) -> Result<Content, Refusal> {
-        let text = match self {
-            Source::File(path) => read(path)?,
-            Source::BuiltIn => DEFAULT.to_owned(),
-        };
+        let text = self.text()?;
         let mut secrets = Vec::new();
         let mut fetch = |reference: &SecretRef| {
             let secret = secrets::fetch(reference)?;
@@ -126,6 +144,11 @@ impl fmt::Display for Refusal {
                 write!(f, "{}: the configuration that {named_by} names cannot be read: {why}", path.display())
             }
             Refusal::Wrong(problems) => problems.fmt(f),
+            Refusal::Foreign(path) => {
+                let remedy = "move it away, choose another --dir, or replace it with --force";
+                write!(f, "{}: this program did not write this file: {remedy}", path.display())
+            }
+            Refusal::Unwritable { path, why } => write!(f, "{}: cannot be written: {why}", path.display()),
         }
     }
 }

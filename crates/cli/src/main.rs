@@ -3,6 +3,7 @@
 
 mod load;
 mod secrets;
+mod worker;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,6 +31,9 @@ enum Command {
     Check(Choice),
     /// Print the configuration that holds in the end, secrets masked
     Config(Choice),
+    /// The mirror at the edge, as a Cloudflare Worker
+    #[command(subcommand)]
+    Worker(worker::Command),
 }
 
 #[derive(Args)]
@@ -48,6 +52,10 @@ fn main() -> ExitCode {
         Command::Serve(choice) => serve(choice),
         Command::Check(choice) => check(choice),
         Command::Config(choice) => show(choice),
+        Command::Worker(command) => worker::run(command).map(|text| {
+            say(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }),
     };
     outcome.unwrap_or_else(|refusal| {
         say(&mut std::io::stderr(), &refusal.to_string());
