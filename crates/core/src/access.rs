@@ -16,7 +16,7 @@ use crate::config::{Config, Source};
 
 pub use address::{Entrance, entrance, loggable};
 pub use bearer::{MAX_TOKEN_AGE, SigningKey, sign};
-pub use client::{Authorized, Client, Identity, by_network, identify};
+pub use client::{Authorized, Client, Identity, by_network, forwarded_for, identify};
 pub use public::{
     PROBE_TTL, Probed, PublicRecord, after_probe, identity_needed, probe_verdict, probe_wait, shown,
 };

@@ -183,7 +183,7 @@ impl Door<'_> {
     }
 
     fn token(&mut self) -> Result<Admitted, Failure> {
-        let authorized = self.identify()?;
+        let authorized = self.identify(None)?;
         Ok(Admitted::Token(TokenRequest {
             has_form: self.head.method == Method::POST,
             head_only: self.head.method == Method::HEAD,
@@ -195,7 +195,7 @@ impl Door<'_> {
     /// tokens, a ping without one is 401 even if anyone may pull; they then get a token for anyone.
     fn ping(&mut self, place: &Place<'_>) -> Result<Admitted, Failure> {
         place.named()?;
-        let authorized = self.identify()?;
+        let authorized = self.identify(place.ns)?;
         self.enter(&authorized)?;
         if self.config.access.tokens.is_empty() || authorized.presented || authorized.client.is_known() {
             Ok(self.answered(answer::ping(self.context.head_only)))
@@ -206,7 +206,7 @@ impl Door<'_> {
 
     fn catalog(&mut self, place: &Place<'_>) -> Result<Admitted, Failure> {
         place.named()?;
-        let authorized = self.identify()?;
+        let authorized = self.identify(place.ns)?;
         self.enter(&authorized)?;
         Err(Failure::new(Reason::NameUnknown, "this mirror gives no catalogue of repositories"))
     }
@@ -215,7 +215,7 @@ impl Door<'_> {
         let resolved = Resolved { secret: place.entrance.secret.clone(), ..place.resolve(name)? };
         self.scope = Some(resolved.shown.clone());
         self.ns.clone_from(&resolved.ns);
-        let Authorized { client, presented } = self.identify()?;
+        let Authorized { client, presented } = self.identify(place.ns)?;
         self.enter(&Authorized { client: client.clone(), presented })?;
         let headers = &self.head.headers;
         let ranged = matches!(call, Request::Blob(_)) && self.head.method == Method::GET;
@@ -234,11 +234,15 @@ impl Door<'_> {
         })))
     }
 
-    fn identify(&mut self) -> Result<Authorized, Failure> {
+    fn identify(&mut self, ns: Option<&str>) -> Result<Authorized, Failure> {
         let headers = &self.head.headers;
         let address = self.client.address;
-        let authorized =
-            access::identify(self.config, headers, address, self.secret.as_ref(), self.key, self.now.wall)?;
+        let (config, now) = (self.config, self.now.wall);
+        let mut authorized = access::identify(config, headers, address, self.secret.as_ref(), self.key, now)?;
+        let client = &mut authorized.client;
+        if let Some(address) = access::forwarded_for(config, client, self.head, ns, now)? {
+            client.address = address;
+        }
         self.client.clone_from(&authorized.client);
         self.context.insufficient = authorized.presented && !authorized.client.is_known();
         Ok(authorized)

@@ -11,6 +11,7 @@ pub mod config;
 pub mod event;
 pub mod evict;
 pub mod failure;
+mod forward;
 pub mod freshness;
 pub mod integrity;
 pub mod limit;

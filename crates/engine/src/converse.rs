@@ -42,7 +42,8 @@ impl<H: Host> Engine<H> {
         let identity =
             if place.trusted { self.host.identity(&place.source).await? } else { Identity::Anonymous };
         let (source, repository) = (place.source.clone(), place.repository.clone());
-        Ok(Exchange::new(Ask { source, repository, what, method, accept: None, range, identity }))
+        let client = place.client;
+        Ok(Exchange::new(Ask { source, repository, what, method, accept: None, range, identity, client }))
     }
 
     pub(crate) async fn begin(

@@ -1,6 +1,8 @@
 //! Work as a value that can be sent: for a host whose requests cannot wait for one another, and so send their work to the
 //! one place where it is done once.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use entrepot_core::config::Config;
 use entrepot_core::failure::{Failure, Reason};
@@ -22,6 +24,7 @@ pub struct Errand {
     repository: Repository,
     trusted: bool,
     credentialed: bool,
+    client: Option<IpAddr>,
     task: Task,
 }
 
@@ -69,6 +72,7 @@ impl Errand {
             repository: place.repository.clone(),
             trusted: place.trusted,
             credentialed: place.credentialed,
+            client: place.client,
             task,
         }
     }
@@ -81,6 +85,7 @@ impl Errand {
             repository: self.repository,
             trusted: self.trusted,
             credentialed: self.credentialed,
+            client: self.client,
         };
         Some(Asked::Work(match self.task {
             Task::Fetch(reference) => Work::Fetch(place, reference),

@@ -1,5 +1,6 @@
 //! Work that outlives the answer that started it. A job is data: the host decides where it runs.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +50,8 @@ pub struct Place {
     pub trusted: bool,
     /// Whether what comes back rests on our credentials.
     pub credentialed: bool,
+    /// For whom it is asked first. Part of no key: what comes back is the same for others.
+    pub client: Option<IpAddr>,
 }
 
 /// What a flight brings.

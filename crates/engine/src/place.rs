@@ -26,6 +26,7 @@ impl<H: Host> Engine<H> {
             repository: repository.clone(),
             trusted: false,
             credentialed: false,
+            client: Some(call.client.address),
         };
         if source.auth.is_none() {
             return Ok(anonymous);

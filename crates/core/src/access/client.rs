@@ -7,12 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::request::Parts;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::bearer::{self, SigningKey};
 use crate::config::Config;
 use crate::failure::{Failure, Reason};
+use crate::forward::{About, ENTREPOT_CLIENT, heard};
 use crate::time::Wall;
 
 /// Bytes of an `Authorization` header at most.
@@ -85,6 +87,37 @@ pub fn identify(
         (_, None) => by_network(config, address),
     };
     Ok(Authorized { client, presented: is_presented })
+}
+
+/// The address for which a mirror of ours at the edge asks, if `client` is one that may say so and does. Anyone else's
+/// word is ignored, as are the proxies' own headers for it.
+///
+/// Errors: `RequestInvalid` when it is not what that client signed for this request. Not `Unauthorized`: its credentials are
+/// right, and asking for others would not help.
+pub fn forwarded_for(
+    config: &Config,
+    client: &Client,
+    head: &Parts,
+    ns: Option<&str>,
+    now: Wall,
+) -> Result<Option<IpAddr>, Failure> {
+    let forwards =
+        |name: &Arc<str>| config.access.tokens.iter().find(|token| token.forwards && *token.name == **name);
+    let Some(token) = client.name().and_then(forwards) else {
+        return Ok(None);
+    };
+    let mut values = head.headers.get_all(ENTREPOT_CLIENT).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let about = About { method: &head.method, path: head.uri.path(), ns: ns.unwrap_or_default() };
+    match heard(&token.sha256, &about, value, now).filter(|_| values.next().is_none()) {
+        Some(address) => Ok(Some(address)),
+        None => Err(Failure::new(
+            Reason::RequestInvalid,
+            "the Entrepot-Client header is not valid: compare the clocks of the two mirrors, and what lies between them",
+        )),
+    }
 }
 
 fn credential(

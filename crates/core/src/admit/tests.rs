@@ -253,6 +253,54 @@ fn t_hc4_the_verdict_does_not_depend_on_the_spelling() {
     assert!(!preflight.headers["access-control-allow-headers"].to_str().unwrap().contains("uthorization"));
 }
 
+/// What an Entrepot at the edge says of its client, and anyone else.
+#[test]
+fn an_edge_that_may_says_for_whom_it_asks() {
+    use crate::forward::{About, told};
+    let mut config = sample::config_with_token();
+    let token = config.access.tokens[0].clone();
+    let uri = "/v2/library/busybox/manifests/latest?ns=docker.io";
+    let about = About { method: &Method::GET, path: "/v2/library/busybox/manifests/latest", ns: "docker.io" };
+    let value = |about: &About<'_>, key: &[u8; 32]| {
+        let told = told(key, about, "203.0.113.9".parse().unwrap(), NOW.wall).unwrap();
+        told.to_str().unwrap().to_owned()
+    };
+    let right = value(&about, &token.sha256);
+    let known = ("authorization", "Basic Y2k6czNjcmV0LW9mLWNp");
+    let address = |config: &Config, headers: &[(&str, &str)]| pull(config, uri, headers).client.address;
+
+    // Nobody may unless the configuration says so, and then nobody but this client.
+    assert_eq!(address(&config, &[known, ("entrepot-client", &right)]), peer());
+    config.access.tokens[0].forwards = true;
+    config.access.networks = vec!["192.0.2.0/24".parse().unwrap()];
+    for headers in
+        [vec![("entrepot-client", right.as_str())], vec![("entrepot-client", "garbage")], vec![known]]
+    {
+        assert_eq!(address(&config, &headers), peer(), "{headers:?}");
+    }
+    let there = "203.0.113.9".parse::<IpAddr>().unwrap();
+    assert_eq!(address(&config, &[known, ("entrepot-client", &right)]), there);
+    assert_eq!(
+        address(&config, &[known, ("entrepot-client", &right), ("x-forwarded-for", "203.0.113.10")]),
+        there
+    );
+    let incoming = pull(&config, uri, &[known, ("entrepot-client", &right)]);
+    assert_eq!(incoming.client.name().map(|name| &**name), Some("ci"));
+    let bearer = format!("Bearer {}", access::sign(&key(), config.endpoint.as_str(), "ci", NOW.wall));
+    assert_eq!(address(&config, &[("authorization", &bearer), ("entrepot-client", &right)]), there);
+
+    // What is said wrongly is refused, and is not a question of who asks.
+    let other = value(&About { ns: "ghcr.io", ..about }, &token.sha256);
+    let foreign = value(&about, &[0; 32]);
+    for wrong in [other.as_str(), &foreign, "", "garbage", "for=203.0.113.9"] {
+        let head = head("GET", uri, &[known, ("entrepot-client", wrong)]);
+        assert_eq!(refused(&config, &head).0, 400, "{wrong}");
+        assert!(!answer_of(admit_to(&config, &head)).headers.contains_key("www-authenticate"));
+    }
+    let twice = head("GET", uri, &[known, ("entrepot-client", &right), ("entrepot-client", &right)]);
+    assert_eq!(refused(&config, &twice).0, 400);
+}
+
 /// A valid token that names nobody is not asked for again and again.
 #[test]
 fn a_token_for_anyone_is_told_that_it_does_not_suffice() {

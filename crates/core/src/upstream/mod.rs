@@ -21,6 +21,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct Ask {
     /// First byte, and last byte inclusive. Blob GET only.
     pub range: Option<(u64, Option<u64>)>,
     pub identity: Identity,
+    /// For whom we ask; a mirror of ours is told, and nobody else.
+    pub client: Option<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 mod auth;
 mod body;
 mod graph;
+mod home;
 mod limits;
 mod redirect;
 mod retry;
@@ -246,6 +247,7 @@ fn ask(source: Source, method: Verb, what: What) -> Ask {
         accept: None,
         range: None,
         identity,
+        client: None,
     }
 }
 

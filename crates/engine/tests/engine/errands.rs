@@ -22,7 +22,8 @@ fn config() -> config::Config {
 
 fn place(config: &config::Config) -> Place {
     let source = Arc::clone(&config.sources[0]);
-    Place { source, repository: "team/app".parse().unwrap(), trusted: true, credentialed: false }
+    let client = Some("192.0.2.7".parse().unwrap());
+    Place { source, repository: "team/app".parse().unwrap(), trusted: true, credentialed: false, client }
 }
 
 fn record() -> TagRecord {

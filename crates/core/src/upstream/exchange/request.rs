@@ -2,6 +2,7 @@
 
 use entrepot_oci::media;
 use http::{HeaderMap, HeaderValue, header};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::super::budget::Departure;
@@ -10,8 +11,10 @@ use super::super::{
     Fault, Identity, Origin, Outbound, Step, TokenAsk, TokenKey, Trust, USER_AGENT, Verb, What, origin, token,
 };
 use super::{Again, Env, Exchange, Hop, Phase, Presented};
-use crate::config::{Secret, Source};
+use crate::config::{Secret, Source, SourceKind};
 use crate::failure::Reason;
+use crate::forward::{About, ENTREPOT_CLIENT, told};
+use crate::time::Wall;
 
 impl Exchange {
     /// Goes to the registry (or an alternate) from the start.
@@ -38,6 +41,8 @@ impl Exchange {
             return self.refused(env, refused);
         }
         match env.state.scheme(&origin, standing) {
+            // A mirror of ours takes Basic everywhere, and serves the public unasked: it would not ask who we are.
+            _ if self.is_home() && self.credentials().is_some() => self.authenticate(env, Scheme::Basic),
             Some(scheme) => self.authenticate(env, scheme),
             None => self.send(env),
         }
@@ -83,10 +88,15 @@ impl Exchange {
             self.hop.departure = env.state.depart(source, standing, self.is_pull());
         }
         let source = &self.ask.source;
+        let method = if self.body.probe { http::Method::GET } else { self.ask.method.method() };
+        let mut headers = self.headers(&origin);
+        if let Some(told) = self.told(&method, &url, env.now.wall) {
+            headers.insert(ENTREPOT_CLIENT, told);
+        }
         self.phase = Phase::Sent;
         Step::Send(Outbound {
-            method: if self.body.probe { http::Method::GET } else { self.ask.method.method() },
-            headers: self.headers(&origin),
+            method,
+            headers,
             body: None,
             trust: Trust {
                 insecure: source.insecure && origin::is_declared(source, &url),
@@ -156,7 +166,34 @@ impl Exchange {
         let mut url = plain(registry);
         url.set_path(&format!("/v2/{}/{tail}", self.ask.repository));
         url.set_query((!query.is_empty()).then_some(query));
+        if let Some(ns) = self.ns() {
+            // A link of home's has one already.
+            let others: Vec<(String, String)> = url
+                .query_pairs()
+                .filter(|(key, _)| key != "ns")
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect();
+            url.query_pairs_mut().clear().extend_pairs(others).append_pair("ns", ns);
+        }
         url
+    }
+
+    /// Whether a mirror of ours is asked now, and not a registry in its stead.
+    fn is_home(&self) -> bool {
+        self.ask.source.kind == SourceKind::Entrepot && self.trouble.place == 0
+    }
+
+    /// The registry that a mirror of ours is asked for.
+    fn ns(&self) -> Option<&str> {
+        self.ask.source.names.first().filter(|_| self.is_home()).map(String::as_str)
+    }
+
+    /// For whom we ask, said to a mirror of ours itself and to nothing that it names.
+    fn told(&self, method: &http::Method, url: &Url, now: Wall) -> Option<HeaderValue> {
+        let (_, password) = self.credentials().filter(|_| self.is_home() && self.hop.hops == 0)?;
+        let key = Sha256::digest(password.expose()).into();
+        let about = About { method, path: url.path(), ns: self.ns().unwrap_or_default() };
+        told(&key, &about, self.ask.client?, now)
     }
 
     pub(super) fn is_blob(&self) -> bool {
