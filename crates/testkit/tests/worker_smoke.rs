@@ -11,12 +11,14 @@ use flate2::read::GzEncoder;
 /// What the script may come to, compressed.
 const LIMIT: usize = 1_000_000;
 
-const CONFIG: &str = "
-endpoint: __ENDPOINT__
-sources:
-  - name: dockerhub
-    registry: https://registry-1.docker.io
-";
+const CONFIG: &str = r#"
+proxy:
+  endpoint: "__ENDPOINT__"
+  access: { anonymous: true }
+  sources:
+    - name: dockerhub
+      url: https://registry-1.docker.io
+"#;
 
 #[test]
 fn the_script_stays_below_its_limit() {
