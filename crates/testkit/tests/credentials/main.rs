@@ -6,6 +6,7 @@ mod common;
 mod accounts;
 mod canary;
 mod challenge;
+mod home;
 mod namespace;
 mod open_proxy;
 mod redirect;
