@@ -34,6 +34,8 @@ pub enum Verdict {
         tat: Tat,
         standing: Standing,
     },
+    /// Allowed by a limiter that does not say what is left.
+    Passed,
     /// Nothing was charged: a client that keeps knocking is not kept out longer for it.
     Refused {
         retry_after: Duration,
@@ -140,6 +142,20 @@ impl Gcra {
     fn full_at(&self, tat: Tat) -> Mono {
         Mono(u64::try_from(tat.0.div_ceil(u128::from(self.count))).unwrap_or(u64::MAX))
     }
+}
+
+/// The verdict of a limiter that answers only yes or no, and counts by the configured unit of time: what is left is not
+/// known, and a refused client may come again when that time is over.
+pub fn yes_or_no(limit: Option<&RateLimit>, bucket: Bucket, allowed: bool) -> Verdict {
+    let (count, window) = limit.map_or((0, Duration::ZERO), |limit| {
+        let count = match bucket {
+            Bucket::Pulls => limit.count,
+            Bucket::Requests => limit.count.saturating_mul(REQUESTS_PER_PULL),
+        };
+        (count, limit.per)
+    });
+    let standing = Standing { limit: count, window, remaining: 0, reset: window };
+    if allowed { Verdict::Passed } else { Verdict::Refused { retry_after: window, standing } }
 }
 
 impl LimitKey {

@@ -75,6 +75,19 @@ pub struct Held {
 }
 
 impl Work {
+    /// Where it is done. `None` for tokens.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Work::Fetch(place, _)
+            | Work::Look(place, _)
+            | Work::Revalidate(place, ..)
+            | Work::Show(place, _)
+            | Work::Probe(place, _)
+            | Work::List(place, _) => Some(place),
+            Work::Token(_) => None,
+        }
+    }
+
     /// Those with equal keys bring the same thing.
     pub fn key(&self) -> String {
         match self {
@@ -90,6 +103,11 @@ impl Work {
 }
 
 impl Place {
+    /// A key as all records of this repository have it, for a host that keeps them together.
+    pub fn records(&self) -> String {
+        self.shared_key("", "")
+    }
+
     /// Names something in this repository as whoever is asked sees it.
     pub(crate) fn key(&self, kind: &str, rest: &str) -> String {
         let who = if self.trusted { "known" } else { "anonymous" };

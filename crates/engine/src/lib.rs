@@ -104,6 +104,14 @@ impl<H: Host> Engine<H> {
         Reply { answer: answer::failure(&failure, &answer::FailureContext::new(&config)), body: None, facts }
     }
 
+    /// The answer where the store lost the object that was about to be sent.
+    pub fn lost(&self) -> Answer {
+        let public = "the mirror has just dropped this object; try again";
+        let failure = Failure::new(Reason::StoreFailed, public).retry_after(Duration::from_secs(1));
+        let config = self.host.config();
+        answer::failure(&failure, &answer::FailureContext::new(&config))
+    }
+
     /// The answer to a client for whose connection there is no room.
     pub fn overloaded(&self) -> Answer {
         let public = "this mirror has all the connections it can hold; try again";
@@ -191,6 +199,7 @@ impl<H: Host> Engine<H> {
                 facts.limit = (bucket == Bucket::Pulls).then_some(standing);
                 Ok(())
             }
+            limit::Verdict::Passed => Ok(()),
             limit::Verdict::Refused { retry_after, standing } => {
                 self.host.observe(Event::Limited { bucket });
                 facts.limit = Some(standing);
@@ -200,8 +209,19 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    /// Does what a flight does, without one.
-    pub async fn work(&self, work: Work) -> Result<Landed, Failure> {
+    /// Does work that another sent, once for all who send it at the same time.
+    pub async fn errand(&self, work: Work) -> Result<Landed, Failure> {
+        let flown = self.fly(work.clone()).await;
+        match (flown.landed, &work) {
+            // See `require_public`.
+            (Err(failure), Work::Probe(place, what)) if flown.shared && failure.reason.is_absence() => {
+                self.probe(place.clone(), what.clone()).await
+            }
+            (landed, _) => landed,
+        }
+    }
+
+    async fn work(&self, work: Work) -> Result<Landed, Failure> {
         match work {
             Work::Fetch(place, reference) => match self.meanwhile(&place, &reference, false).await {
                 Some(landed) => landed,

@@ -90,6 +90,7 @@ impl Builder {
         let config = self.config.replace("__ENDPOINT__", &format!("http://{listen}"));
         let mut vars = self.vars;
         vars.insert("ENTREPOT_CONFIG".to_owned(), config);
+        vars.entry("ENTREPOT_KEY".to_owned()).or_insert_with(|| "0".repeat(64));
         let settings = json!({
             "bundle": self.bundle.unwrap_or_else(bundle),
             "persist": home.path().join("storage"),

@@ -1,8 +1,38 @@
-//! The second host: a Cloudflare Worker.
+//! The edge: a Cloudflare Worker around the same engine as at home.
+//!
+//! [`door`] answers requests, [`host`] lends the engine what the platform has, [`repository`] is the Durable Object in which
+//! work is done once for all who wait for it, [`ledger`] the one that knows what the bucket holds. Blobs are streams of
+//! the runtime; their bytes never enter this module's memory.
 
-use worker::{Context, Env, Request, Response, Result, event};
+mod cron;
+mod door;
+mod flight;
+mod front;
+mod host;
+mod isolate;
+mod ledger;
+mod limits;
+mod log;
+mod notes;
+mod objects;
+mod outward;
+mod records;
+mod refusals;
+mod repository;
+mod spawn;
+mod ticket;
+
+use worker::{Context, Env, Request, Response, ScheduleContext, ScheduledEvent, event};
+
+pub use ledger::Ledger;
+pub use repository::Flights;
 
 #[event(fetch)]
-async fn fetch(_request: Request, _env: Env, _context: Context) -> Result<Response> {
-    Response::error("404 page not found", 404)
+async fn fetch(request: Request, env: Env, context: Context) -> worker::Result<Response> {
+    door::answer(request, env, context).await
+}
+
+#[event(scheduled)]
+async fn scheduled(_event: ScheduledEvent, env: Env, context: ScheduleContext) {
+    cron::wake(env, context).await;
 }

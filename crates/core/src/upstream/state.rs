@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::bounded::Bounded;
@@ -11,7 +12,7 @@ use super::budget::{Budget, Departure};
 use super::health::{Breaker, Health, Refused};
 use super::{Origin, Token, TokenKey};
 use crate::config::Source;
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 
 const MAX_TOKENS: usize = 4096;
 const MAX_ORIGINS: usize = 1024;
@@ -30,6 +31,16 @@ pub struct UpstreamState {
 pub struct OriginHealth {
     pub origin: Origin,
     pub breaker: Breaker,
+}
+
+/// A registry that grants no pulls for a while, as one node tells another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// The source's name.
+    pub source: String,
+    /// Whether this holds for pulls with the source's credentials, or without.
+    pub credentialed: bool,
+    pub until: Wall,
 }
 
 /// Whether credentials are presented: a registry treats the two differently in everything.
@@ -66,6 +77,31 @@ impl UpstreamState {
     pub fn budget_low(&self, source: &Source, now: Now) -> bool {
         let standing = if source.auth.is_some() { Standing::Credentialed } else { Standing::Anonymous };
         self.budgets.peek(&(source.name.clone(), standing)).is_some_and(|budget| budget.is_low(now.mono))
+    }
+
+    /// The registries that grant no pulls now, in order of name.
+    pub fn suspensions(&self, now: Now) -> Vec<Suspension> {
+        let one = |((source, standing), budget): (&(Arc<str>, Standing), &Budget)| {
+            let left = budget.exhausted(now.mono)?;
+            Some(Suspension {
+                source: source.to_string(),
+                credentialed: *standing == Standing::Credentialed,
+                until: now.wall.plus(left),
+            })
+        };
+        self.budgets.iter().filter_map(one).collect()
+    }
+
+    /// Believes what another node was told. What this one knows to be longer stands.
+    pub fn suspend(&mut self, told: &Suspension, now: Now) {
+        let left = told.until.since(now.wall);
+        let standing = if told.credentialed { Standing::Credentialed } else { Standing::Anonymous };
+        let key = (Arc::from(told.source.as_str()), standing);
+        let known = self.budgets.peek(&key).and_then(|budget| budget.exhausted(now.mono));
+        if !left.is_zero() && known.is_none_or(|known| known < left) {
+            let budget = Budget::spent(self.budgets.peek(&key), now.mono, Some(left));
+            self.budgets.insert(key, budget);
+        }
     }
 
     /// Every origin spoken to lately, in order of name.
