@@ -29,6 +29,10 @@ pub use sockets::{Over, Sockets};
 pub const PLATFORM: &[(&str, &str)] = &[
     ("connection", "of the one connection, which the engine does not have and a Worker does not see"),
     ("date", "set by whoever writes to the socket"),
+    (
+        "entrepot-config",
+        "by which configuration a Worker answered; there may be several, and a process has one",
+    ),
     ("keep-alive", "of the one connection"),
     ("transfer-encoding", "how the one connection frames a body; its length is compared where it is said"),
 ];
@@ -81,9 +85,18 @@ pub trait Host {
     /// Sends a request and waits for its whole answer.
     fn ask(&mut self, ask: &Request) -> Answer;
     /// Waits until the work that outlives the last answer is done.
-    fn settle(&mut self);
+    fn settle(&mut self, after: &After);
     /// An upstream goes away, or comes back.
     fn turn(&mut self, upstream: &str, up: bool);
+}
+
+/// What is to come after an answer.
+#[derive(Clone, Debug, Default)]
+pub struct After {
+    /// Requests upstream that there must be in the end.
+    pub asked: usize,
+    /// The digest of the blob whose fill the answer has begun.
+    pub fills: Option<String>,
 }
 
 /// A client's request.
@@ -192,8 +205,19 @@ impl Transcript {
         json!({ "proxy": proxy }).to_string()
     }
 
+    /// The whole configuration of a Worker, which is closed unless it is told otherwise.
+    pub fn edge_config(&self, addresses: &BTreeMap<String, String>) -> String {
+        let mut proxy = self.config(addresses);
+        proxy.insert("endpoint".to_owned(), json!(ENDPOINT));
+        let access = proxy.entry("access").or_insert_with(|| json!({}));
+        if access["anonymous"].is_null() {
+            access["anonymous"] = json!(true);
+        }
+        json!({ "proxy": proxy }).to_string()
+    }
+
     /// Takes every step in order.
-    pub fn replay(&self, host: &mut impl Host, script: &Script) -> Vec<Exchange> {
+    pub fn replay(&self, fills: Fills, host: &mut impl Host, script: &Script) -> Vec<Exchange> {
         let mut names = script.names();
         let mut seen = Vec::new();
         for step in &self.written.steps {
@@ -207,7 +231,11 @@ impl Transcript {
             let Some(ask) = &step.ask else { continue };
             let request = request(ask, step, &names);
             let answer = host.ask(&request);
-            host.settle();
+            let expected = self.expected.get(seen.len());
+            host.settle(&After {
+                asked: expected.map_or(0, |expected| expected.asks(fills)),
+                fills: answer.fills().map(str::to_owned),
+            });
             names.keep(&step.keep, &answer);
             seen.push(Exchange::of(ask, script.take_asked(), &answer, &names, &self.contents));
         }
@@ -231,10 +259,7 @@ impl Transcript {
                 .push(format!("{}: {counts}: write it with TRANSCRIPTS_WRITE=1 and read it", self.name));
         }
         for (number, (seen, expected)) in seen.iter().zip(&self.expected).enumerate() {
-            let expected = match fills {
-                Fills::Followed => expected.clone(),
-                Fills::Apart => expected.apart(),
-            };
+            let expected = expected.with(fills);
             let differences = expected.differences(seen);
             if !differences.is_empty() {
                 let differences = differences.join("\n    ");

@@ -10,11 +10,11 @@ fn transcripts_natively() {
     transcript::replay_all(Fills::Followed, |transcript| {
         let sockets = Sockets::start(transcript);
         let mirror = Mirror::start(transcript.whole_config(&sockets.addresses));
-        let mut over = sockets.before(mirror.url(), || {
+        let mut over = sockets.before(mirror.url(), |_| {
             mirror.wait_until(Duration::from_secs(10), "no fill is under way", |mirror| {
                 mirror.metric("entrepot_filling", &[]) == 0.0
             });
         });
-        transcript.replay(&mut over, &sockets.script)
+        transcript.replay(Fills::Followed, &mut over, &sockets.script)
     });
 }

@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use entrepot_core::upstream::{Fault, Outbound};
-use entrepot_testkit::transcript::{self, Answer, Exchange, Fills, Heard, Host, Request, Script, Transcript};
+use entrepot_testkit::transcript::{
+    self, After, Answer, Exchange, Fills, Heard, Host, Request, Script, Transcript,
+};
 
 use crate::memory::{Ask, Said, World, get, head};
 
@@ -30,7 +32,7 @@ fn replay(transcript: &Transcript, fills: Fills) -> Vec<Exchange> {
         host.world.store.fill_apart();
     }
     let script = host.script.clone();
-    transcript.replay(&mut host, &script)
+    transcript.replay(fills, &mut host, &script)
 }
 
 struct InMemory {
@@ -81,7 +83,7 @@ impl Host for InMemory {
         }
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self, _: &After) {
         self.world.clock.settle();
     }
 

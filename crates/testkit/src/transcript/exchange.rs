@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::file::Ask;
-use super::{NONE, PLATFORM, TOLERANCE, USUAL};
+use super::{Fills, NONE, PLATFORM, TOLERANCE, USUAL};
 use crate::script::sha256;
 
 /// Bytes of a text that is shown even where it is some content.
@@ -24,6 +24,18 @@ pub struct Answer {
     pub whole: bool,
 }
 
+impl Answer {
+    /// The digest of the blob whose fill it has begun: only blobs have ranges, and only what is new is stored.
+    pub(super) fn fills(&self) -> Option<&str> {
+        let begun = self.header("accept-ranges").and(self.header("cache-status"));
+        begun.filter(|status| status.contains("; stored")).and(self.header("docker-content-digest"))
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// What was asked, upstream and by whom, and what came back.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +50,7 @@ pub struct Exchange {
     headers: BTreeMap<String, String>,
     #[serde(default)]
     body: String,
-    /// What is different with [`Fills::Apart`](super::Fills::Apart).
+    /// What is different with [`Fills::Apart`].
     apart: Option<Apart>,
 }
 
@@ -135,16 +147,21 @@ impl Exchange {
         self
     }
 
-    /// What is expected where fills are apart.
-    pub(super) fn apart(&self) -> Exchange {
+    /// What is expected of a host.
+    pub(super) fn with(&self, fills: Fills) -> Exchange {
         let mut other = self.clone();
-        if let Some(apart) = other.apart.take() {
+        if let (Some(apart), Fills::Apart) = (other.apart.take(), fills) {
             other.asked = apart.asked.unwrap_or(other.asked);
             other.status = apart.status.unwrap_or(other.status);
             other.headers = apart.headers.unwrap_or(other.headers);
             other.body = apart.body.unwrap_or(other.body);
         }
         other
+    }
+
+    /// How many requests upstream are expected.
+    pub(super) fn asks(&self, fills: Fills) -> usize {
+        self.with(fills).asked.len()
     }
 
     /// Whether not only upstream but the client sees a difference where fills are apart.
@@ -164,6 +181,10 @@ impl Exchange {
         compare("status", &self.status.to_string(), &seen.status.to_string());
         compare("asked", &self.asked.join(", "), &seen.asked.join(", "));
         compare("body", &self.body, &seen.body);
+        if self.status != seen.status {
+            // Another answer altogether.
+            return differences;
+        }
         let names =
             self.headers.keys().chain(seen.headers.keys().filter(|name| !self.headers.contains_key(*name)));
         for name in names {
@@ -273,8 +294,7 @@ fn body(answer: &Answer, names: &Names, contents: &BTreeMap<String, Vec<u8>>) ->
 
 /// The part that the answer's head says it is.
 fn named_part(answer: &Answer, contents: &BTreeMap<String, Vec<u8>>) -> Option<String> {
-    let (_, value) = answer.headers.iter().find(|(name, _)| name == "content-range")?;
-    let (first, _) = value.strip_prefix("bytes ")?.split_once('-')?;
+    let (first, _) = answer.header("content-range")?.strip_prefix("bytes ")?.split_once('-')?;
     let first: usize = first.parse().ok()?;
     let last = first + answer.body.len().checked_sub(1)?;
     let (name, _) =
@@ -358,7 +378,7 @@ mod tests {
         assert!(both.differs());
         let read: Vec<Exchange> = serde_saphyr::from_str(&both.yaml()).unwrap();
         assert_eq!(read[0].differences(&one), Vec::<String>::new());
-        assert_eq!(read[0].apart().differences(&other), Vec::<String>::new());
+        assert_eq!(read[0].with(Fills::Apart).differences(&other), Vec::<String>::new());
     }
 
     #[test]

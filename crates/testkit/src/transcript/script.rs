@@ -1,6 +1,6 @@
 //! What registries say to whom, whatever carries it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::exchange::Names;
@@ -25,6 +25,8 @@ struct Inner {
     names: Names,
     asked: Vec<String>,
     unexpected: Vec<String>,
+    /// Digests of all bodies that were sent whole, to GET.
+    sent: BTreeSet<String>,
 }
 
 /// A request as it came to an upstream.
@@ -53,14 +55,15 @@ pub struct Said {
 
 impl Script {
     pub(super) fn new(first: String, names: Names, contents: BTreeMap<String, Vec<u8>>) -> Script {
-        let inner = Inner { rules: Vec::new(), names, asked: Vec::new(), unexpected: Vec::new() };
+        let (rules, asked, unexpected, sent) = Default::default();
+        let inner = Inner { rules, names, asked, unexpected, sent };
         Script { inner: Arc::new(Mutex::new(inner)), contents: Arc::new(contents), first }
     }
 
     /// Records a request and answers it; 418 if no rule expects it, which fails the replay.
     pub fn hear(&self, heard: &Heard<'_>) -> Said {
         let mut inner = self.lock();
-        let Inner { rules, names, asked, unexpected } = &mut *inner;
+        let Inner { rules, names, asked, unexpected, sent } = &mut *inner;
         let told: Vec<String> =
             TOLD.iter().filter_map(|name| Some(format!("{name}: {}", heard.headers.get(*name)?))).collect();
         let told = if told.is_empty() { String::new() } else { format!(" ({})", told.join(", ")) };
@@ -73,7 +76,21 @@ impl Script {
         if let Some(times) = &mut rule.times {
             *times -= 1;
         }
-        self.said(rule, heard, names)
+        let said = self.said(rule, heard, names);
+        if heard.method == "GET" && said.status == 200 && said.cut.is_none() {
+            sent.insert(sha256(&said.body));
+        }
+        said
+    }
+
+    /// How many requests there have been since the last exchange.
+    pub(super) fn asked(&self) -> usize {
+        self.lock().asked.len()
+    }
+
+    /// Whether a body with this digest has been sent whole.
+    pub(super) fn has_sent(&self, digest: &str) -> bool {
+        self.lock().sent.contains(digest)
     }
 
     pub(super) fn add(&self, rules: &[Rule]) {

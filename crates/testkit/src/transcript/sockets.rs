@@ -1,10 +1,11 @@
 //! A replay over sockets: scripted upstreams on addresses of their own, and a mirror at some URL before them.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use super::{Answer, Heard, Host, Request, Said, Script, Transcript};
+use super::{After, Answer, Heard, Host, Request, Said, Script, Transcript};
 use crate::http;
 use crate::script::{Reply, Upstream};
 
@@ -19,11 +20,17 @@ pub struct Sockets {
 
 /// A mirror whose upstreams those are.
 pub struct Over<'a> {
-    upstreams: &'a BTreeMap<String, Upstream>,
+    sockets: &'a Sockets,
     url: String,
     runtime: Runtime,
-    settled: Box<dyn Fn() + 'a>,
+    settled: Box<Settled<'a>>,
+    /// How long requests upstream that are still to come are waited for: once in vain, never again.
+    patience: Duration,
 }
+
+type Settled<'a> = dyn Fn(Option<&str>) + 'a;
+
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Sockets {
     pub fn start(transcript: &Transcript) -> Sockets {
@@ -47,13 +54,14 @@ impl Sockets {
         Sockets { upstreams, script, addresses }
     }
 
-    /// The mirror at `url`; `settled` waits until the work that outlives an answer is done.
-    pub fn before<'a>(&'a self, url: String, settled: impl Fn() + 'a) -> Over<'a> {
+    /// The mirror at `url`. `settled` waits until the work that outlives an answer is done, which has put the blob with the
+    /// digest into the store if there is one.
+    pub fn before<'a>(&'a self, url: String, settled: impl Fn(Option<&str>) + 'a) -> Over<'a> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime for the client");
-        Over { upstreams: &self.upstreams, url, runtime, settled: Box::new(settled) }
+        Over { sockets: self, url, runtime, settled: Box::new(settled), patience: PATIENCE }
     }
 }
 
@@ -81,12 +89,21 @@ impl Host for Over<'_> {
         }
     }
 
-    fn settle(&mut self) {
-        (self.settled)();
+    fn settle(&mut self, after: &After) {
+        let (script, start) = (&self.sockets.script, Instant::now());
+        while script.asked() < after.asked {
+            if start.elapsed() >= self.patience {
+                self.patience = Duration::ZERO;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What is not what its name says is not stored.
+        (self.settled)(after.fills.as_deref().filter(|digest| script.has_sent(digest)));
     }
 
     fn turn(&mut self, upstream: &str, up: bool) {
-        let upstream = &self.upstreams[upstream];
+        let upstream = &self.sockets.upstreams[upstream];
         if up { upstream.resume() } else { upstream.stop() }
     }
 }

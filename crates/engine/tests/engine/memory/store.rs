@@ -146,6 +146,8 @@ impl Blobs for Store {
     }
 
     fn through(&self, digest: Digest, whole: Option<u64>, stall: Duration, body: Arriving) -> Body {
+        // A host whose fills are apart does not look inside.
+        let whole = whole.filter(|_| !self.0.apart.get());
         Body::Through { digest, whole, stall, body }
     }
 }
