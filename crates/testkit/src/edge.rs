@@ -34,7 +34,7 @@ pub struct Edge {
     limits: BTreeMap<String, Value>,
     secrets: Vec<String>,
     may_panic: bool,
-    _home: TempDir,
+    home: TempDir,
 }
 
 /// What to start.
@@ -119,7 +119,7 @@ impl Builder {
             limits: self.limits,
             secrets: self.secrets,
             may_panic: false,
-            _home: home,
+            home,
         };
         edge.wait_ready();
         edge
@@ -241,6 +241,11 @@ impl Edge {
     /// Empties the cache in front. Answers how many entries it held.
     pub fn purge_cache(&self) -> u64 {
         json_of(&self.control("POST", "/cache/purge", &[])).as_u64().expect("a number of entries")
+    }
+
+    /// Where the local stand-ins for the platform's storage keep what they hold.
+    pub fn storage(&self) -> PathBuf {
+        self.home.path().join("storage")
     }
 
     /// The process of the runtime, `workerd`; another one after a restart.

@@ -2,10 +2,10 @@
 
 use entrepot_testkit::script::Image;
 
-use crate::common::Bench;
-use crate::guarded::{
+use super::guarded::{
     CLIENT_TOKEN, OPEN, assert_private, assert_shut_out, basic, one_token, serve, setup, start, ways,
 };
+use crate::common::Bench;
 
 /// T-AZ5: with `anonymous: false` everything is 401, what anyone may see upstream and the ping included.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,11 @@
 //! What the worst of manifests cost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use entrepot_testkit::http;
 use entrepot_testkit::script::{Method, Reply, media, sha256};
 
-use crate::common::Bench;
+use crate::common::{Bench, Peak};
 
 const MIB: usize = 1024 * 1024;
 const MOST: usize = 4 * MIB;
@@ -71,39 +69,6 @@ fn worst() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The most memory that a process has had since this was made.
-struct Watch {
-    stop: Arc<AtomicBool>,
-    most: Arc<AtomicU64>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Watch {
-    fn of(pid: u32) -> Self {
-        let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, found) = (stop.clone(), most.clone());
-        let thread = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
-                found.fetch_max(anonymous_kb(pid), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        Self { stop, most, thread }
-    }
-
-    fn most(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the watch ends");
-        self.most.load(Ordering::Relaxed)
-    }
-}
-
-fn anonymous_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
-}
-
 /// T-BI5
 #[tokio::test(flavor = "multi_thread")]
 async fn t_bi5_the_worst_manifests_cost_little() {
@@ -115,9 +80,9 @@ async fn t_bi5_the_worst_manifests_cost_little() {
             .on(Method::Read, &path)
             .reply(Reply::ok(bytes).header("content-type", media::MANIFEST));
         let (cpu, kb) = (bench.mirror.cpu_time(), bench.mirror.rss_anon_kb());
-        let watch = Watch::of(bench.mirror.pid());
+        let watch = Peak::of(&bench);
         let answer = http::get(bench.url(&path)).send().await;
-        let most = watch.most();
+        let most = watch.most_kb();
         let spent = bench.mirror.cpu_time().saturating_sub(cpu);
         assert_eq!(answer.status, 502, "{name}: {answer:?}");
         let code = if name == "one byte too many" { "UNKNOWN" } else { "MANIFEST_INVALID" };
@@ -157,9 +122,9 @@ async fn t_bi5_the_largest_legal_manifests_pass() {
             media::MANIFEST,
         );
         let (cpu, kb) = (bench.mirror.cpu_time(), bench.mirror.rss_anon_kb());
-        let watch = Watch::of(bench.mirror.pid());
+        let watch = Peak::of(&bench);
         let answer = bench.get(format!("/v2/team/app/manifests/{digest}")).send().await;
-        let most = watch.most();
+        let most = watch.most_kb();
         let spent = bench.mirror.cpu_time().saturating_sub(cpu);
         assert_eq!((answer.status, &answer.digest), (200, &digest), "{name}");
         assert!(spent <= CPU, "{name}: {spent:?} of processor time");

@@ -2,10 +2,10 @@
 
 use entrepot_testkit::script::Image;
 
-use crate::common::Bench;
-use crate::guarded::{
+use super::guarded::{
     CLIENT_TOKEN, CLOSED, assert_private, assert_shut_out, basic, on_account, one_token, serve, setup, start,
 };
+use crate::common::Bench;
 
 async fn token_by_get(bench: &Bench) -> String {
     let answer = bench
@@ -76,9 +76,8 @@ async fn t_az5_known_clients_get_it_for_themselves() {
 /// T-AZ5: a network is as good as a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az5_a_network_is_known() {
-    let setup = setup()
-        .proxy("access", "{ networks: [\"10.1.0.0/16\", \"2001:db8:1::/48\"] }")
-        .proxy("trusted_proxies", "[\"127.0.0.1/32\"]");
+    let setup =
+        setup().proxy("access", "{ networks: [\"10.1.0.0/16\", \"2001:db8:1::/48\"] }").behind_a_proxy();
     let bench = start(setup);
     let paths = serve(&bench.upstream, CLOSED, &Image::small(2));
     for (address, known) in [
@@ -90,7 +89,7 @@ async fn t_az5_a_network_is_known() {
         ("10.1.2.3, 192.0.2.1", false),
     ] {
         for path in &paths {
-            let answer = bench.get(path).header("x-forwarded-for", address).send().await;
+            let answer = bench.get_from(address, path).send().await;
             let what = format!("{address} {path}");
             if known {
                 assert_private(&answer, &what);

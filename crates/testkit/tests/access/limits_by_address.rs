@@ -4,8 +4,8 @@ use std::net::{Ipv6Addr, TcpListener};
 
 use entrepot_testkit::http;
 
+use super::limits::{TAG, limited, pulls, warmed};
 use crate::common::Bench;
-use crate::limits::{TAG, limited, pulls, warmed};
 
 /// T-RL4: IPv4 counts by address, IPv6 by /64, however it is written.
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use entrepot_testkit::script::{Image, Method, Reply, media};
 
-use crate::common::Bench;
+use crate::common::{Bench, together};
 
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
@@ -27,12 +27,10 @@ async fn t_cp4_what_appears_is_seen() {
     let mut cases = Vec::new();
     for tail in tails(&Image::small(1)) {
         for method in ["GET", "HEAD"] {
-            cases.push(tokio::spawn(appears(method, tail.clone())));
+            cases.push(appears(method, tail.clone()));
         }
     }
-    for case in cases {
-        case.await.expect("a case that holds");
-    }
+    together(cases).await;
 }
 
 async fn appears(method: &'static str, tail: String) {
@@ -101,11 +99,9 @@ fn troubles() -> Vec<(&'static str, Reply)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_cp4_nothing_else_is_remembered() {
     let cases = troubles().into_iter().flat_map(|(name, reply)| {
-        tails(&Image::small(3)).map(move |tail| tokio::spawn(recovers(name, reply.clone(), tail)))
+        tails(&Image::small(3)).map(move |tail| recovers(name, reply.clone(), tail))
     });
-    for case in cases.collect::<Vec<_>>() {
-        case.await.expect("a case that holds");
-    }
+    together(cases.collect()).await;
 }
 
 async fn recovers(name: &'static str, trouble: Reply, tail: String) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use entrepot_testkit::http::{self, parallel};
 use entrepot_testkit::script::{Image, Method, Reply};
 
-use crate::common::{Bench, assert_error};
-use crate::guarded::{
+use super::guarded::{
     CLIENT_TOKEN, CLOSED, OPEN, as_anyone, assert_public, assert_shut_out, basic, on_account, one_token,
     serve, setup, start, ways,
 };
+use crate::common::{Bench, assert_error};
 
 /// T-AZ5: what anyone may see upstream, anyone gets; upstream is asked that once for each repository.
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use entrepot_testkit::script::Image;
 
-use crate::guarded::{CLOSED, OPEN, one_token, serve, setup, start};
+use super::guarded::{CLOSED, OPEN, one_token, serve, setup, start};
 
 const FORGED: &str = "evil.example";
 
@@ -10,10 +10,7 @@ const FORGED: &str = "evil.example";
 #[tokio::test(flavor = "multi_thread")]
 async fn t_cr9_the_realm_is_the_configured_endpoint() {
     for endpoint in ["https://mirror.example", "https://mirror.example:8443", "http://mirror.example/"] {
-        let setup = setup()
-            .proxy("endpoint", endpoint)
-            .proxy("trusted_proxies", "[\"127.0.0.1/32\"]")
-            .proxy("access", one_token(""));
+        let setup = setup().proxy("endpoint", endpoint).behind_a_proxy().proxy("access", one_token(""));
         let bench = start(setup);
         let mut paths = serve(&bench.upstream, CLOSED, &Image::small(1));
         paths.push("/v2/".to_owned());

@@ -3,7 +3,7 @@
 use entrepot_testkit::http::Response;
 use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, media};
 
-use crate::common::{Bench, assert_error, assert_refused};
+use crate::common::{Bench, assert_error, assert_refused, together};
 
 const TAG: &str = "/v2/team/app/manifests/1";
 const SIZE: u64 = 50_000;
@@ -100,12 +100,10 @@ async fn t_bi6_a_blob_that_is_longer_or_shorter() {
     let mut cases = Vec::new();
     for length in [0, 1, SIZE - 1, SIZE + 1, SIZE * 3] {
         for framing in ["length", "chunked", "until close"] {
-            cases.push(tokio::spawn(of_another_length(length, framing)));
+            cases.push(of_another_length(length, framing));
         }
     }
-    for case in cases {
-        case.await.expect("a case that holds");
-    }
+    together(cases).await;
 }
 
 async fn of_another_length(length: u64, framing: &'static str) {

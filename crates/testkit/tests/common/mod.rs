@@ -1,17 +1,45 @@
-//! A scripted upstream with a mirror before it, and the few questions that most tests ask of the two.
+//! A scripted upstream with a mirror before it, and the few questions that most tests ask of the two. Here the mirror is
+//! the binary; in `edge.rs` it is the Worker, under the same names.
 #![allow(
     dead_code,
     missing_debug_implementations,
     unreachable_pub,
+    unused_imports,
     reason = "each test file uses its own part of this"
 )]
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod asking;
+mod peak;
+mod setup;
+mod trace;
 
-use entrepot_testkit::http::{self, Call, Response};
+use std::time::{Duration, Instant};
+
+use entrepot_testkit::http::{Call, Response};
 use entrepot_testkit::mirror::Mirror;
 use entrepot_testkit::script::Upstream;
+
+pub use asking::{assert_error, assert_only_our_headers};
+pub use peak::Peak;
+pub use setup::Setup;
+pub use trace::Trace;
+
+/// What every configuration begins with.
+const PROXY: &[(&str, &str)] =
+    &[("endpoint", "__ENDPOINT__"), ("listen", "__LISTEN__"), ("admin", "__ADMIN__")];
+const CACHE: &[(&str, &str)] = &[("dir", "__CACHE__")];
+
+/// Statuses by which what stands before the mirror refuses what is no request for it.
+pub const BEFORE_IT: &[u16] = &[];
+
+/// How a target is refused that is longer than any of ours.
+pub const TOO_LONG: &[u16] = &[414, 431];
+
+/// Whether a header without a value reaches the mirror.
+pub const EMPTY_HEADERS_ARRIVE: bool = true;
+
+/// Headers of its own that the host adds.
+const HOSTS: &[&str] = &[];
 
 pub struct Bench {
     // Dropped first: it must not ask an upstream that has gone.
@@ -25,66 +53,22 @@ pub struct Bench {
 const FDS_OVER: usize = 32;
 const KB_OVER: u64 = 64 * 1024;
 
-/// A configuration in the making: keys and YAML values of the three places that tests set things in.
-pub struct Setup {
-    upstream: Upstream,
-    proxy: BTreeMap<String, String>,
-    cache: BTreeMap<String, String>,
-    source: BTreeMap<String, String>,
-    more_sources: Vec<BTreeMap<String, String>>,
-    env: Vec<(String, String)>,
-    open_files: Option<u64>,
-    directory: Option<std::path::PathBuf>,
-}
-
 impl Bench {
-    /// One source called `up`, named `up.test`, on a scripted upstream without rules. Names that carry no registry are
-    /// its own.
-    pub fn new() -> Self {
-        Self::setup().start()
-    }
-
-    pub fn setup() -> Setup {
-        Self::setup_over(Upstream::start())
-    }
-
-    pub fn setup_over(upstream: Upstream) -> Setup {
-        let map = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                .collect::<BTreeMap<_, _>>()
+    fn start(setup: Setup) -> Bench {
+        let builder = setup
+            .env
+            .iter()
+            .fold(Mirror::builder(setup.yaml()), |builder, (name, value)| builder.env(name, value));
+        let builder = match setup.open_files {
+            Some(limit) => builder.open_files(limit),
+            None => builder,
         };
-        let source = source_of("up", &upstream.url());
-        let proxy = map(&[("endpoint", "__ENDPOINT__"), ("listen", "__LISTEN__"), ("admin", "__ADMIN__")]);
-        let cache = map(&[("dir", "__CACHE__")]);
-        Setup {
-            upstream,
-            proxy,
-            cache,
-            source,
-            more_sources: Vec::new(),
-            env: Vec::new(),
-            open_files: None,
-            directory: None,
-        }
-    }
-
-    /// A GET of a path of the mirror.
-    pub fn get(&self, path: impl AsRef<str>) -> Call {
-        http::get(self.url(path))
-    }
-
-    pub fn head(&self, path: impl AsRef<str>) -> Call {
-        http::head(self.url(path))
-    }
-
-    pub fn request(&self, method: &str, path: impl AsRef<str>) -> Call {
-        http::request(method, self.url(path))
-    }
-
-    pub fn url(&self, path: impl AsRef<str>) -> String {
-        format!("{}{}", self.mirror.url(), path.as_ref())
+        let builder = match setup.directory {
+            Some(directory) => builder.cache(directory),
+            None => builder,
+        };
+        let mirror = builder.start();
+        Bench { baseline: (mirror.fds(), mirror.rss_anon_kb()), mirror, upstream: setup.upstream }
     }
 
     /// The largest sample among all metrics whose name or labels contain a word. Zero if there is none.
@@ -97,110 +81,50 @@ impl Bench {
             .fold(0.0, f64::max)
     }
 
+    /// Ends the mirror and starts it again: same address, same store. Since when it starts.
+    pub fn restart(&mut self) -> Instant {
+        self.mirror.sigterm();
+        assert!(self.mirror.wait_exit(Duration::from_secs(10)).is_some(), "it ends");
+        let start = Instant::now();
+        self.mirror.restart();
+        start
+    }
+
+    /// Asserts that the mirror calls itself ready.
+    pub fn assert_ready(&self) {
+        let (status, page) = self.mirror.admin_get("/readyz");
+        assert_eq!(status, 200, "an upstream that is away is no reason to be out of service: {page}");
+    }
+
+    /// Asserts what `/readyz` tells of the host at this URL.
+    pub fn assert_tells(&self, url: &str, failing: bool) {
+        let (_, page) = self.mirror.admin_get("/readyz");
+        let told = page.lines().any(|line| line.contains(url) && line.contains("failing"));
+        assert_eq!(told, failing, "{url}: {page}");
+    }
+
+    /// Waits until nothing is being fetched for the store.
+    pub fn wait_for_fills(&self) {
+        self.mirror.wait_until(Duration::from_secs(10), "no fill is under way", |mirror| {
+            mirror.metric("filling", &[]) == 0.0 && mirror.metric("entrepot_filling", &[]) == 0.0
+        });
+    }
+
+    /// For tests that leave more with the allocator than others.
+    pub fn forget_memory(&mut self) {
+        self.mirror.kill9();
+    }
+
+    /// A GET by a client at this address, behind a proxy that `Setup::behind_a_proxy` made known.
+    pub fn get_from(&self, address: &str, path: &str) -> Call {
+        self.get(path).header("x-forwarded-for", address)
+    }
+
     /// Waits until nothing is stored, half-finished files included.
     pub fn assert_nothing_stored(&self) {
         self.mirror.wait_until(Duration::from_secs(5), "nothing is stored", |mirror| {
             mirror.stored_files().is_empty()
         });
-    }
-
-    /// Waits until a path answers as a condition demands, which a breaker or a back-off may delay.
-    pub async fn eventually(&self, path: &str, what: &str, good: impl Fn(&Response) -> bool) -> Response {
-        let start = std::time::Instant::now();
-        loop {
-            let answer = self.get(path).send_or_broken().await;
-            if good(&answer) {
-                return answer;
-            }
-            assert!(start.elapsed() < Duration::from_secs(20), "{what}: {path} still answers {answer:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-impl Setup {
-    /// A key directly under `proxy`, with its YAML value; values that are plain text are quoted by the caller.
-    pub fn proxy(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.proxy.insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// A key under `proxy.cache`.
-    pub fn cache(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.cache.insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// A key of the source.
-    pub fn source(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.source.insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// Another source with this name, named `<name>.test`.
-    pub fn and_source(mut self, name: &str, url: &str, keys: &[(&str, &str)]) -> Self {
-        let mut source = source_of(name, url);
-        source.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        self.more_sources.push(source);
-        self
-    }
-
-    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.env.push((name.to_owned(), value.into()));
-        self
-    }
-
-    /// What the mirror may have open at once.
-    pub fn open_files(mut self, limit: u64) -> Self {
-        self.open_files = Some(limit);
-        self
-    }
-
-    /// Stores in this directory instead of a temporary one.
-    pub fn directory(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
-        self.directory = Some(directory.into());
-        self
-    }
-
-    /// The configuration as it would be written.
-    pub fn yaml(&self) -> String {
-        let mut text = String::from("proxy:\n");
-        if !self.more_sources.is_empty() && !self.proxy.contains_key("default_source") {
-            text.push_str("  default_source: \"up\"\n");
-        }
-        for (key, value) in &self.proxy {
-            text.push_str(&format!("  {key}: {}\n", quoted(value)));
-        }
-        text.push_str("  cache:\n");
-        for (key, value) in &self.cache {
-            text.push_str(&format!("    {key}: {}\n", quoted(value)));
-        }
-        text.push_str("  sources:\n");
-        for source in std::iter::once(&self.source).chain(&self.more_sources) {
-            let mut mark = "-";
-            for (key, value) in source {
-                text.push_str(&format!("    {mark} {key}: {}\n", quoted(value)));
-                mark = " ";
-            }
-        }
-        text
-    }
-
-    pub fn start(self) -> Bench {
-        let builder = self
-            .env
-            .iter()
-            .fold(Mirror::builder(self.yaml()), |builder, (name, value)| builder.env(name, value));
-        let builder = match self.open_files {
-            Some(limit) => builder.open_files(limit),
-            None => builder,
-        };
-        let builder = match self.directory {
-            Some(directory) => builder.cache(directory),
-            None => builder,
-        };
-        let mirror = builder.start();
-        Bench { baseline: (mirror.fds(), mirror.rss_anon_kb()), mirror, upstream: self.upstream }
     }
 }
 
@@ -220,36 +144,6 @@ impl Drop for Bench {
     }
 }
 
-fn source_of(name: &str, url: &str) -> BTreeMap<String, String> {
-    [
-        ("name", name.to_owned()),
-        ("type", "registry".to_owned()),
-        ("url", url.to_owned()),
-        ("names", format!("[\"{name}.test\"]")),
-        ("insecure", "true".to_owned()),
-        ("allow_private", "true".to_owned()),
-        ("timeouts", "{ connect: \"2s\", first_byte: \"3s\", stall: \"3s\" }".to_owned()),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value))
-    .collect()
-}
-
-/// Lists, maps, numbers and booleans stand as they are; anything else becomes a quoted text.
-fn quoted(value: &str) -> String {
-    let plain = value.starts_with(['[', '{', '"'])
-        || value == "true"
-        || value == "false"
-        || value.parse::<f64>().is_ok();
-    if plain { value.to_owned() } else { format!("\"{value}\"") }
-}
-
-/// Asserts the status, and the code of an OCI error body.
-#[track_caller]
-pub fn assert_error(answer: &Response, status: u16, code: &str) {
-    assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{answer:?}");
-}
-
 /// Asserts that a blob was refused: either 502 in the registry's words, or an answer that visibly broke off.
 #[track_caller]
 pub fn assert_refused(answer: &Response) {
@@ -259,40 +153,32 @@ pub fn assert_refused(answer: &Response) {
     }
 }
 
-/// Asserts that an answer carries no header but those we mean to send.
-#[track_caller]
-pub fn assert_only_our_headers(answer: &Response) {
-    const OURS: &[&str] = &[
-        "accept-ranges",
-        "access-control-allow-origin",
-        "access-control-expose-headers",
-        "age",
-        "allow",
-        "cache-control",
-        "cache-status",
-        "connection",
-        "content-length",
-        "content-range",
-        "content-type",
-        "date",
-        "docker-content-digest",
-        "docker-distribution-api-version",
-        "etag",
-        "link",
-        "oci-filters-applied",
-        "oci-namespace",
-        "ratelimit-limit",
-        "ratelimit-remaining",
-        "ratelimit-reset",
-        "retry-after",
-        "transfer-encoding",
-        "vary",
-        "warning",
-        "www-authenticate",
-        "x-cache",
-        "x-content-type-options",
-    ];
-    for (name, value) in &answer.head.headers {
-        assert!(OURS.contains(&name.as_str()), "the header {name}: {value} is not ours: {answer:?}");
+impl Setup {
+    /// Has the mirror believe what the tests' own address says of clients.
+    pub fn behind_a_proxy(self) -> Setup {
+        self.proxy("trusted_proxies", "[\"127.0.0.1/32\"]")
     }
+}
+
+/// Runs cases at the same time.
+pub async fn together(cases: Vec<impl Future<Output = ()> + Send + 'static>) {
+    let cases: Vec<_> = cases.into_iter().map(tokio::spawn).collect();
+    for case in cases {
+        case.await.expect("a case that holds");
+    }
+}
+
+/// A request as it reaches the mirror.
+fn arriving(call: Call) -> Call {
+    call
+}
+
+/// Whether a path reaches the mirror as it was sent.
+pub fn arrives_as_sent(_path: &str) -> bool {
+    true
+}
+
+/// True where the Worker stands in for the binary, and the test is none of its own: see `worker_acceptance/apart.rs`.
+pub fn at_home_only(_test: &str) -> bool {
+    false
 }

@@ -6,7 +6,7 @@ use entrepot_testkit::mirror::binary;
 use entrepot_testkit::script::{Image, Method, Reply, Upstream};
 use serde_json::json;
 
-use crate::accounts::{CLIENT, PASSWORD, access, auth, basic, client_basic};
+use super::accounts::{CLIENT, PASSWORD, access, auth, basic, client_basic};
 use crate::common::{Bench, assert_error};
 
 const SIGNATURE: &str = "canary-signed-query";

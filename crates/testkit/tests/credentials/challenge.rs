@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use entrepot_testkit::script::{Image, Method, Reply, Request, Tokens, Upstream};
 use serde_json::json;
 
-use crate::accounts::{basic, watch, with_account};
+use super::accounts::{basic, watch, with_account};
 use crate::common::{Bench, assert_error};
 
 const TAG: &str = "/v2/team/app/manifests/latest";
@@ -155,7 +155,7 @@ fn t_cr4_plain_http_without_a_word_is_refused_at_the_start() {
         let config = format!(
             "proxy:\n  sources:\n    - name: \"x\"\n      url: \"{url}\"\n      alternates: {alternates}\n      auth: {{ username: \"u\", password: \"p\" }}\n"
         );
-        let (status, said) = crate::open_proxy::check(&config);
+        let (status, said) = super::open_proxy::check(&config);
         assert_eq!(status, Some(2), "{said}");
         assert!(said.contains("plain http") && said.contains("insecure"), "{said}");
     }
@@ -214,7 +214,7 @@ async fn t_cr1_credentials_stay_with_declared_hosts_whatever_hosts_say() {
         "random",
         &urls[0],
         &[
-            ("auth", &crate::accounts::auth()),
+            ("auth", &super::accounts::auth()),
             ("token_hosts", &format!("[\"{}\"]", hosts[1].host())),
             ("blob_hosts", &cdn),
         ],

@@ -2,7 +2,7 @@
 
 use entrepot_testkit::script::{Image, Method, Reply, Tokens, Upstream, sha256};
 
-use crate::accounts::{PASSWORD, auth, basic, watch};
+use super::accounts::{PASSWORD, auth, basic, watch};
 use crate::common::{Bench, assert_error};
 
 /// Where the client sits that the outer mirror serves.

@@ -6,7 +6,7 @@ use entrepot_testkit::need;
 use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, Upstream, media};
 use serde_json::json;
 
-use crate::accounts::{basic, watch, with_account};
+use super::accounts::{basic, watch, with_account};
 use crate::common::{Bench, assert_error};
 
 const STATUSES: [u16; 5] = [301, 302, 303, 307, 308];

@@ -6,6 +6,7 @@ mod common;
 mod credentials;
 mod digests;
 mod forms;
+mod labels;
 mod logs;
 mod methods;
 mod names;

@@ -1,10 +1,6 @@
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use entrepot_testkit::need;
 use entrepot_testkit::script::{Image, sha256};
 
-use crate::common::Bench;
+use crate::common::{Bench, Trace, arrives_as_sent};
 
 fn bad_repositories() -> Vec<String> {
     let mut names: Vec<String> = [
@@ -158,9 +154,10 @@ fn bad_paths() -> Vec<String> {
 /// T-BI4
 #[tokio::test(flavor = "multi_thread")]
 async fn t_bi4_names_tags_and_paths_that_are_none() {
-    need!("t_bi4_names_tags_and_paths_that_are_none", "strace");
     let bench = Bench::new();
-    let trace = Trace::attach(&bench);
+    let Some(trace) = Trace::attach("t_bi4_names_tags_and_paths_that_are_none", &bench) else {
+        return;
+    };
     let digest = sha256(b"x");
     let mut paths = bad_paths();
     for name in bad_repositories() {
@@ -172,6 +169,7 @@ async fn t_bi4_names_tags_and_paths_that_are_none() {
         paths.push(format!("/v2/up.test/{name}/manifests/1"));
     }
     paths.extend(bad_tags().into_iter().map(|tag| format!("/v2/team/app/manifests/{tag}")));
+    paths.retain(|path| arrives_as_sent(path));
     for path in paths {
         // What no URI may hold is refused before it is a request, without a body.
         let no_uri =
@@ -214,70 +212,5 @@ async fn t_bi4_odd_names_that_are_good() {
         assert_eq!((answer.status, &answer.digest), (200, &image.digest), "{name}: {answer:?}");
         let answer = bench.get(format!("/v2/{name}/blobs/{}", image.layer_digests[0])).send().await;
         assert_eq!((answer.status, &answer.digest), (200, &image.layer_digests[0]), "{name}: {answer:?}");
-    }
-}
-
-/// `strace` on the mirror: every system call that takes a path.
-struct Trace {
-    child: Child,
-    file: tempfile::NamedTempFile,
-}
-
-impl Trace {
-    fn attach(bench: &Bench) -> Self {
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        let mut child = Command::new("strace")
-            .args([
-                "-f",
-                "-qq",
-                "-e",
-                "trace=%file",
-                "-s",
-                "4096",
-                "-p",
-                &bench.mirror.pid().to_string(),
-                "-o",
-            ])
-            .arg(file.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("strace starts");
-        // It follows the process once /proc says so.
-        let status = format!("/proc/{}/status", bench.mirror.pid());
-        let traced =
-            |text: &str| text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"));
-        let mut attached = false;
-        for _ in 0..200 {
-            attached = std::fs::read_to_string(&status).is_ok_and(|text| traced(&text));
-            if attached {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        if !attached {
-            let _ = child.kill();
-            let output = child.wait_with_output().expect("what strace said");
-            panic!("strace does not attach: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Self { child, file }
-    }
-
-    fn assert_nothing_outside(mut self, bench: &Bench) {
-        let pid = self.child.id() as libc::pid_t;
-        // SAFETY: kill takes no pointers, and the child is not yet reaped. SIGINT makes strace detach and finish its file.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
-        let _ = self.child.wait();
-        let trace = std::fs::read_to_string(self.file.path()).expect("what strace wrote");
-        let home = bench.mirror.config_file().parent().expect("the mirror's directory").to_owned();
-        // The resolver, the allocator and the runtime read about the machine; none of that depends on a request.
-        const MACHINE: &[&str] =
-            &["/proc/", "/sys/", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/localtime"];
-        for line in trace.lines() {
-            for path in line.split('"').skip(1).step_by(2) {
-                let inside = path.starts_with(&*home.to_string_lossy()) || !path.starts_with('/');
-                let machine = MACHINE.iter().any(|start| path.starts_with(start));
-                assert!((inside && !path.contains("..")) || machine, "a path outside the store: {line}");
-            }
-        }
     }
 }

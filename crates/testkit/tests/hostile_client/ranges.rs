@@ -1,6 +1,6 @@
 use entrepot_testkit::script::{Body, Image, Pattern, media};
 
-use crate::common::Bench;
+use crate::common::{Bench, EMPTY_HEADERS_ARRIVE};
 
 const SIZE: u64 = 100_000;
 
@@ -110,6 +110,9 @@ async fn t_hc5_if_range() {
     for stale in
         ["\"other\"", "W/\"weak\"", &format!("W/{etag}"), "Wed, 21 Oct 2015 07:28:00 GMT", "nonsense", ""]
     {
+        if stale.is_empty() && !EMPTY_HEADERS_ARRIVE {
+            continue;
+        }
         let answer = bench.get(&path).range("bytes=10-19").header("if-range", stale).send().await;
         assert_eq!((answer.status, &answer.digest), (200, &digest), "If-Range: {stale}");
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 use entrepot_testkit::http::{self, Response};
 use entrepot_testkit::script::{Image, sha256};
 
+use super::faults::{self, Failing, Fault};
 use crate::common::{Bench, assert_only_our_headers};
-use crate::faults::{self, Failing, Fault};
 
 /// Asks every failing upstream for the same thing at once; nothing is held of it.
 async fn cold(path: impl Fn(&str) -> String) {

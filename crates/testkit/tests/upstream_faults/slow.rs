@@ -194,7 +194,5 @@ async fn t_uf5_a_hanging_upstream_leaves_the_others_alone() {
         assert!(answer.total < SOON, "{answer:?}");
     }
     // What a hanging conversation held is given back; `Bench` looks at files and memory as it goes.
-    bench.mirror.wait_until(Duration::from_secs(10), "no fill is under way", |mirror| {
-        mirror.metric("filling", &[]) == 0.0 && mirror.metric("entrepot_filling", &[]) == 0.0
-    });
+    bench.wait_for_fills();
 }

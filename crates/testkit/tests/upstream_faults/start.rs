@@ -1,18 +1,15 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use entrepot_testkit::script::{Image, Method, Reply, Tokens, Upstream};
 
+use super::faults;
 use crate::common::Bench;
-use crate::faults;
 
 const TAG: &str = "/v2/team/app/manifests/latest";
 
-/// Starts the mirror anew, and answers how long it took from then to the first held manifest and layer.
+/// Starts the mirror anew, and answers how long it took to the first held manifest and layer.
 async fn restarted(bench: &mut Bench, image: &Image) -> Duration {
-    bench.mirror.sigterm();
-    assert!(bench.mirror.wait_exit(Duration::from_secs(10)).is_some(), "it ends");
-    let start = Instant::now();
-    bench.mirror.restart();
+    let start = bench.restart();
     let blob = format!("/v2/team/app/blobs/{}", image.layer_digests[0]);
     for (path, digest) in [(TAG, &image.digest), (blob.as_str(), &image.layer_digests[0])] {
         let answer = bench.get(path).send().await;
@@ -28,8 +25,7 @@ async fn assert_serves_at_once(bench: &mut Bench, image: &Image) {
         best = best.min(restarted(bench, image).await);
     }
     assert!(best <= Duration::from_secs(2), "what is held is served after {best:?}");
-    let (status, page) = bench.mirror.admin_get("/readyz");
-    assert_eq!(status, 200, "an upstream that is away is no reason to be out of service: {page}");
+    bench.assert_ready();
 }
 
 /// T-UF3
@@ -48,20 +44,14 @@ async fn t_uf3_starts_while_upstream_is_down() {
         let answer = bench.get(format!("/v2/team/app/manifests/cold-{n}")).send().await;
         assert!(matches!(answer.status, 502 | 503), "{answer:?}");
     }
-    let (status, page) = bench.mirror.admin_get("/readyz");
-    assert_eq!(status, 200);
-    let line = page
-        .lines()
-        .find(|line| line.contains(&bench.upstream.url()))
-        .unwrap_or_else(|| panic!("tells of the upstream: {page}"));
-    assert!(line.contains("failing"), "{page}");
+    bench.assert_ready();
+    bench.assert_tells(&bench.upstream.url(), true);
 
     bench.upstream.resume();
     let fresh = Image::small(2);
     bench.upstream.serve_image("team/app", "fresh", &fresh);
     bench.eventually("/v2/team/app/manifests/fresh", "upstream is back", |answer| answer.status == 200).await;
-    let (_, page) = bench.mirror.admin_get("/readyz");
-    assert!(!page.contains("failing"), "{page}");
+    bench.assert_tells(&bench.upstream.url(), false);
 }
 
 /// T-UF3
@@ -84,9 +74,7 @@ async fn t_uf3_starts_while_the_token_host_is_down() {
         let answer = bench.get(format!("/v2/team/app/manifests/cold-{n}")).send().await;
         assert!(matches!(answer.status, 502 | 503), "{answer:?}");
     }
-    let (_, page) = bench.mirror.admin_get("/readyz");
-    let line = page.lines().find(|line| line.contains(&tokens.url()));
-    assert!(line.is_some_and(|line| line.contains("failing")), "{page}");
+    bench.assert_tells(&tokens.url(), true);
 }
 
 /// T-UF3: a registry whose name nobody resolves, and one that refuses, do not keep the others from starting.

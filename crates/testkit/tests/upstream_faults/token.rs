@@ -147,7 +147,7 @@ async fn t_uf7_a_thousand_at_once_ask_for_one_token_for_each_scope() {
     }
     assert_eq!(tokens.issued_in_all(), 2);
     // A thousand connections leave more with the allocator than `Bench` allows for a few; growth was looked at above.
-    bench.mirror.kill9();
+    bench.forget_memory();
 }
 
 async fn pull_all(urls: Vec<(String, String)>) {

@@ -3,8 +3,8 @@ use std::time::Duration;
 use entrepot_testkit::http::Response;
 use entrepot_testkit::script::{Image, Method, Reply, sha256};
 
+use super::faults::{self, Failing, Fault};
 use crate::common::{Bench, assert_error, assert_only_our_headers};
-use crate::faults::{self, Failing, Fault};
 
 /// What every warm test has pulled before upstream failed.
 struct Warm {
