@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_core::access::MAX_TOKEN_BODY;
+use entrepot_core::access::{self, MAX_TOKEN_BODY};
 use entrepot_core::answer::Answer;
+use entrepot_core::config::Config;
 use entrepot_core::event::{self, RequestLog, Text};
 use entrepot_engine::{Engine, Facts, Reply};
 use http::header::{CONTENT_LENGTH, HeaderName, USER_AGENT};
@@ -46,7 +47,7 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
     let form = form(&head, &mut request).await;
     edge.recall().await;
     let reply = Engine::new(edge.clone()).serve(&head, form, peer.unwrap_or(UNKNOWN)).await;
-    let mut log = log_of(&head, &reply);
+    let mut log = log_of(edge.configuration(), &head, &reply);
     let response = respond(&edge, &head, reply, &mut log).await?;
     log.total = isolate::now().wall.since(since);
     log::request(&edge, &log, &colo);
@@ -169,14 +170,15 @@ fn announced(headers: &HeaderMap) -> u64 {
     headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
-fn log_of(head: &Parts, reply: &Reply<Body>) -> RequestLog {
+fn log_of(config: &Config, head: &Parts, reply: &Reply<Body>) -> RequestLog {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
     RequestLog {
         client,
         address,
         method: event::Method::of(&head.method),
         route,
-        target: Text::new(head.uri.path_and_query().map_or("", |target| target.as_str())),
+        target: Text::new(&access::loggable(config, target)),
         user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
         status: reply.answer.status.as_u16(),
