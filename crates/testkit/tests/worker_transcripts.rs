@@ -7,7 +7,6 @@ use entrepot_testkit::need;
 use entrepot_testkit::transcript::{self, Fills, Sockets};
 
 #[test]
-#[ignore = "the cache in front holds a tag's record past a failed revalidation (stale), and a refused connection counts as a broken one (upstream_outage)"]
 fn transcripts_at_the_edge() {
     need!("transcripts_at_the_edge", "node");
     transcript::replay_all(Fills::Apart, |transcript| {
