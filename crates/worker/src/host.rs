@@ -161,6 +161,10 @@ impl Edge {
                 return None;
             }
         };
+        // What this place remembers of it is from before.
+        if let Some(record) = work.record() {
+            self.records.forget(&record).await;
+        }
         errand::read(spelt)
     }
 
