@@ -302,10 +302,15 @@ impl Edge {
             .uri(format!("{}{path}", self.control))
             .body(body)
             .expect("a request");
-        let answer = ureq::Agent::new_with_defaults().run(request);
+        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        let answer = agent.run(request);
         let mut answer =
             answer.unwrap_or_else(|error| panic!("{method} {path}: {error}; log:\n{}", self.log()));
-        answer.body_mut().with_config().limit(u64::MAX).read_to_vec().expect("a whole answer")
+        let said = answer.body_mut().with_config().limit(u64::MAX).read_to_vec().expect("a whole answer");
+        let status = answer.status();
+        let words = || String::from_utf8_lossy(&said);
+        assert_eq!(status, 200, "{method} {path}: {}; log:\n{}", words(), self.log());
+        said
     }
 }
 

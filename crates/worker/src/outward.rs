@@ -1,5 +1,7 @@
 //! Requests to upstreams, through `fetch`. No redirect is followed; bodies stay with the runtime.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use entrepot_core::upstream::{Fault, Outbound, SmallFault};
 use entrepot_engine::ports::Http;
@@ -14,6 +16,11 @@ use web_sys::{
 use worker::{ByteStream, Delay};
 
 use crate::limits::Tally;
+
+/// How long what is read here may pause, and how long it may take in all. Bodies that pass through have no such limit: the
+/// platform does not tell of their pauses.
+const PAUSE: Duration = Duration::from_secs(3);
+const WHOLE: Duration = Duration::from_secs(15);
 
 pub(crate) struct Outward(pub(crate) Tally);
 
@@ -61,7 +68,16 @@ impl Http for Outward {
         };
         let mut bytes = BytesMut::new();
         let mut stream = ByteStream::from(stream);
-        while let Some(piece) = stream.next().await {
+        let whole = Delay::from(WHOLE);
+        pin_mut!(whole);
+        loop {
+            let pause = Delay::from(PAUSE);
+            pin_mut!(pause);
+            let piece = match select(stream.next(), select(pause, whole.as_mut())).await {
+                Either::Left((Some(piece), _)) => piece,
+                Either::Left((None, _)) => break,
+                Either::Right(_) => return Err(SmallFault::Broken),
+            };
             let piece = piece.map_err(|_| SmallFault::Broken)?;
             if bytes.len() + piece.len() > max {
                 return Err(SmallFault::TooLarge);

@@ -40,6 +40,12 @@ pub const BEFORE_IT: &[u16] = &[501];
 /// How a target is refused that is longer than any of ours: like any other that is none.
 pub const TOO_LONG: &[u16] = &[404];
 
+/// Seconds within which a document that stalls is given up, all tries included. How long one may pause is fixed here.
+pub const DOCUMENT_GIVEN_UP: u64 = 25;
+
+/// Whether the host can tell an answer that is no HTTP, and a failed TLS handshake, from a broken connection.
+pub const TELLS_FAULTS: bool = false;
+
 /// Whether a header without a value reaches the Worker: the runtime leaves it out.
 pub const EMPTY_HEADERS_ARRIVE: bool = false;
 

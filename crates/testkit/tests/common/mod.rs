@@ -35,6 +35,12 @@ pub const BEFORE_IT: &[u16] = &[];
 /// How a target is refused that is longer than any of ours.
 pub const TOO_LONG: &[u16] = &[414, 431];
 
+/// Seconds within which a document that stalls is given up, all tries included, where the source waits for one second.
+pub const DOCUMENT_GIVEN_UP: u64 = 10;
+
+/// Whether the host can tell an answer that is no HTTP, and a failed TLS handshake, from a broken connection.
+pub const TELLS_FAULTS: bool = true;
+
 /// Whether a header without a value reaches the mirror.
 pub const EMPTY_HEADERS_ARRIVE: bool = true;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use entrepot_testkit::http::{self, Response};
 use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, Upstream, media, sha256};
 
-use crate::common::{Bench, assert_refused};
+use crate::common::{Bench, DOCUMENT_GIVEN_UP, assert_refused, at_home_only};
 
 const SIZE: u64 = 4 << 20;
 const SHORT: &str = "{ connect: \"1s\", first_byte: \"1s\", stall: \"1s\" }";
@@ -25,6 +25,9 @@ fn assert_gave_up(answer: &Response, name: &str) {
 /// T-UF5: silence and a trickle, inside a blob.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf5_a_blob_that_stalls_or_drips_is_given_up() {
+    if at_home_only("t_uf5_a_blob_that_stalls_or_drips_is_given_up") {
+        return;
+    }
     let bench = bench();
     let mut paths = Vec::new();
     for (seed, name) in [(1, "stalls at once"), (2, "stalls in the middle"), (3, "drips 1 kB/s")] {
@@ -81,7 +84,7 @@ async fn t_uf5_documents_that_stall_are_given_up() {
     .await;
     for (url, answer) in urls.iter().zip(&answers) {
         assert!(matches!(answer.status, 502..=504), "{url}: {answer:?}");
-        let limit = if url.contains("drips") { 25 } else { 10 };
+        let limit = if url.contains("drips") { 25 } else { DOCUMENT_GIVEN_UP };
         assert!(answer.total < Duration::from_secs(limit), "{url}: {answer:?}");
     }
     let answer = bench.get("/v2/team/refused/tags/list").send().await;
@@ -150,6 +153,9 @@ async fn t_uf5_a_half_open_host() {
 /// T-UF5, T-OL4: a hundred pulls from an upstream that hangs neither pin anything nor slow another upstream down.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf5_a_hanging_upstream_leaves_the_others_alone() {
+    if at_home_only("t_uf5_a_hanging_upstream_leaves_the_others_alone") {
+        return;
+    }
     let hanging = Upstream::start_on([127, 0, 0, 2]);
     let bench = Bench::setup()
         .source("timeouts", SHORT)

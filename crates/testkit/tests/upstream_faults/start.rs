@@ -37,6 +37,7 @@ async fn t_uf3_starts_while_upstream_is_down() {
     for path in [TAG.to_owned(), format!("/v2/team/app/blobs/{}", image.layer_digests[0])] {
         assert_eq!(bench.get(path).send().await.status, 200);
     }
+    bench.wait_for_fills();
     bench.upstream.stop();
     assert_serves_at_once(&mut bench, &image).await;
 
@@ -68,6 +69,7 @@ async fn t_uf3_starts_while_the_token_host_is_down() {
     for path in [TAG.to_owned(), format!("/v2/team/app/blobs/{}", image.layer_digests[0])] {
         assert_eq!(bench.get(path).send().await.status, 200);
     }
+    bench.wait_for_fills();
     tokens.stop();
     assert_serves_at_once(&mut bench, &image).await;
     for n in 0..3 {
@@ -90,6 +92,7 @@ async fn t_uf3_starts_while_dns_is_down() {
     for path in [TAG.to_owned(), format!("/v2/team/app/blobs/{}", image.layer_digests[0])] {
         assert_eq!(bench.get(path).send().await.status, 200);
     }
+    bench.wait_for_fills();
     bench.upstream.on(Method::Any, "/*").reply(Reply::status(500));
     assert_serves_at_once(&mut bench, &image).await;
     for name in ["nameless", "refused"] {

@@ -4,7 +4,7 @@ use entrepot_testkit::http;
 use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, Tokens, Upstream};
 use serde_json::{Value, json};
 
-use crate::common::{Bench, Setup, assert_error};
+use crate::common::{Bench, Setup, assert_error, at_home_only};
 
 const TAG: &str = "/v2/team/app/manifests/latest";
 const SCOPE: &str = "repository:team/app:pull";
@@ -31,6 +31,9 @@ fn image(seed: u64) -> (Image, Vec<String>) {
 /// T-UF7
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf7_a_token_that_ends_in_the_middle_of_a_pull() {
+    if at_home_only("t_uf7_a_token_that_ends_in_the_middle_of_a_pull") {
+        return;
+    }
     let tokens = Tokens::new();
     let bench = demanding(&tokens).start();
     let (image, paths) = image(1);
@@ -48,6 +51,9 @@ async fn t_uf7_a_token_that_ends_in_the_middle_of_a_pull() {
 /// T-UF7: even in the middle of a blob.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf7_a_token_that_ends_before_a_blob_is_resumed() {
+    if at_home_only("t_uf7_a_token_that_ends_before_a_blob_is_resumed") {
+        return;
+    }
     let tokens = Tokens::new();
     let bench = demanding(&tokens).start();
     let body = Body::from(Pattern::new(7, 1 << 20));
@@ -124,6 +130,9 @@ async fn t_uf7_tokens_that_end_early_and_tokens_that_end_in_time() {
 /// T-UF7: two scopes and a thousand clients at once, before anything is known of the registry.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_uf7_a_thousand_at_once_ask_for_one_token_for_each_scope() {
+    if at_home_only("t_uf7_a_thousand_at_once_ask_for_one_token_for_each_scope") {
+        return;
+    }
     // Slowly, so that everyone is there before the first token is.
     let tokens = Tokens::new().delay(Duration::from_millis(500));
     let mut bench = demanding(&tokens)

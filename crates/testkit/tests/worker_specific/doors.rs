@@ -24,7 +24,6 @@ async fn t_op2_everything_else_is_one_constant_404() {
         "/search?q=busybox",
         "/r/library/busybox",
         "/proxy?url=http://hub.docker.com/",
-        "/https://registry-1.docker.io/v2/",
         "/.entrepot/objects/sha256:00",
         "/.entrepot/records/00",
         "/cdn-cgi/trace",
@@ -65,7 +64,7 @@ async fn a_wrong_configuration_serves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn closed_unless_the_configuration_opens_it() {
     let edge = Edge::start(
-        "proxy:\n  endpoint: \"__ENDPOINT__\"\n  sources:\n    - { name: up, url: \"http://127.0.0.1:9\", insecure: true, allow_private: true }\n",
+        "proxy:\n  endpoint: \"__ENDPOINT__\"\n  sources:\n    - { name: up, type: registry, url: \"http://127.0.0.1:9\", names: [\"up.test\"], insecure: true, allow_private: true }\n",
     );
     for path in ["/v2/", TAG] {
         let answer = http::get(edge.url(path)).send().await;
@@ -89,8 +88,9 @@ async fn cors_preflight_and_headers() {
     assert_eq!(preflight.header("access-control-allow-origin"), Some("*"), "{preflight:?}");
     let methods = preflight.header("access-control-allow-methods").unwrap_or_default();
     assert!(methods.contains("GET") && methods.contains("HEAD") && !methods.contains("PUT"), "{preflight:?}");
+    // Public content needs no credentials, and no page may send any.
     let allowed = preflight.header("access-control-allow-headers").unwrap_or_default().to_ascii_lowercase();
-    assert!(allowed.contains("authorization"), "{preflight:?}");
+    assert!(allowed.contains("range") && !allowed.contains("authorization"), "{preflight:?}");
     let answer = bench.get(TAG).header("origin", "https://page.example").send().await;
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("*")), "{answer:?}");
     assert_eq!(answer.header("access-control-allow-credentials"), None);
@@ -111,7 +111,7 @@ async fn the_configurations_hash_is_told() {
         });
         stamps.push(stamp);
         let changed = format!(
-            "proxy:\n  endpoint: \"__ENDPOINT__\"\n  access: {{ anonymous: true }}\n  sources:\n    - {{ name: up, url: \"{}\", insecure: true, allow_private: true, mirror: true }}\n",
+            "proxy:\n  endpoint: \"__ENDPOINT__\"\n  access: {{ anonymous: true }}\n  sources:\n    - {{ name: up, type: registry, url: \"{}\", insecure: true, allow_private: true, mirror: true }}\n",
             bench.upstream.url()
         );
         bench.mirror.edge.write_config(&changed);
@@ -143,7 +143,7 @@ async fn t_hc9_one_escaped_line_for_each_request() {
     bench.mirror.edge.wait_until(wait, "a line for each", |edge| requests(&edge.log()).len() >= sent);
     let log = bench.mirror.log();
     assert_eq!(requests(&log).len(), sent, "{log}");
-    assert!(!log.contains('\u{1b}') && !log.contains("%1b"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
 }
 
 /// T-RL6, T-RL9: the platform's limiter refuses in the registry's words, and says when to come back.
@@ -198,7 +198,8 @@ async fn a_secret_in_the_path_reaches_neither_log_nor_upstream() {
     // Also where something goes wrong, which is kept in KV.
     let broken = bench.get(format!("/{SECRET}/v2/team/app/manifests/broken")).send().await;
     assert_eq!(broken.status, 502, "{broken:?}");
-    assert_eq!(bench.get("/canary-another-secret/v2/team/app/manifests/1").send().await.status, 401);
+    let wrong = bench.get("/canary-another-secret/v2/team/app/manifests/1").send().await;
+    assert_eq!(wrong.status, 404, "like any name that is none: {wrong:?}");
     bench.settle();
     for request in bench.upstream.requests() {
         assert!(!format!("{request:?}").contains(SECRET), "{request:?}");

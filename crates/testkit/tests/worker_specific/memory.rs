@@ -18,7 +18,11 @@ fn millis_from_now(seconds: i64) -> i64 {
 }
 
 fn limited(seconds: u64) -> Reply {
-    Reply::oci_error(429, "TOOMANYREQUESTS").header("retry-after", seconds.to_string())
+    let said = serde_json::json!({ "errors": [{
+        "code": "TOOMANYREQUESTS",
+        "message": "You have reached your pull rate limit.",
+    }] });
+    Reply::json(429, &said).header("retry-after", seconds.to_string())
 }
 
 /// A registry that has asked to be left alone is left alone, by isolates that were not told themselves too.
@@ -155,8 +159,9 @@ const stubborn = (env) => ({ ...env, ERRORS: {
   async list() { return { keys: [], list_complete: true }; },
 }});
 const wrapped = (Base) => class extends Base { constructor(state, env) { super(state, stubborn(env)); } };
-export const Flights = wrapped(__Flights);
-export const Ledger = wrapped(__Ledger);
+const __wrappedFlights = wrapped(__Flights);
+const __wrappedLedger = wrapped(__Ledger);
+export { __wrappedFlights as Flights, __wrappedLedger as Ledger };
 export default {
   fetch: (request, env, context) => __default.fetch(request, stubborn(env), context),
   scheduled: (event, env, context) => __default.scheduled(event, stubborn(env), context),
@@ -188,11 +193,9 @@ async fn t_wk4_writes_that_kv_refuses_reach_nobody() {
     let bench = setup.before(edge);
     let image = Image::small(1);
     bench.upstream.serve_image("team/app", "1", &image);
-    for n in 0..4 {
-        bench.upstream.on(Method::Read, format!("/v2/team/broken{n}/manifests/1")).reply(Reply::status(500));
-    }
-    for n in 0..4 {
-        assert_eq!(bench.get(format!("/v2/team/broken{n}/manifests/1")).send().await.status, 502);
+    bench.upstream.on(Method::Read, "/v2/team/broken/manifests/1").reply(Reply::status(500));
+    assert_eq!(bench.get("/v2/team/broken/manifests/1").send().await.status, 502);
+    for _ in 0..2 {
         let good = bench.get(TAG).send().await;
         assert_eq!((good.status, &good.digest), (200, &image.digest), "{good:?}");
     }
