@@ -46,6 +46,9 @@ pub const DOCUMENT_GIVEN_UP: u64 = 25;
 /// Whether the host can tell an answer that is no HTTP, and a failed TLS handshake, from a broken connection.
 pub const TELLS_FAULTS: bool = false;
 
+/// How soon after its start the runtime on this machine serves what is held. The platform's own has started long before.
+pub const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
 /// Whether a header without a value reaches the Worker: the runtime leaves it out.
 pub const EMPTY_HEADERS_ARRIVE: bool = false;
 

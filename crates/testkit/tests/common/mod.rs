@@ -41,6 +41,9 @@ pub const DOCUMENT_GIVEN_UP: u64 = 10;
 /// Whether the host can tell an answer that is no HTTP, and a failed TLS handshake, from a broken connection.
 pub const TELLS_FAULTS: bool = true;
 
+/// How soon after its start the mirror serves what it holds.
+pub const STARTS_WITHIN: Duration = Duration::from_secs(2);
+
 /// Whether a header without a value reaches the mirror.
 pub const EMPTY_HEADERS_ARRIVE: bool = true;
 

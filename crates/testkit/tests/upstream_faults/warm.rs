@@ -84,6 +84,7 @@ async fn t_uf2_warm_content_outlives_every_fault() {
     for fault in &faults {
         warm.push(Warm::up(&bench, fault, &image).await);
     }
+    bench.wait_for_fills();
     let held = bench.mirror.store_hash();
     for (fault, warm) in faults.iter().zip(warm) {
         let Some(warm) = warm else { continue };
@@ -139,6 +140,7 @@ async fn t_uf2_warm_content_outlives_a_host_that_has_gone() {
         ("/v2/team/app/manifests/latest", format!("/v2/team/app/blobs/{}", image.layer_digests[0]));
     assert_eq!(bench.get(tag).send().await.status, 200);
     assert_eq!(bench.get(&blob).send().await.status, 200);
+    bench.wait_for_fills();
     bench.upstream.stop();
     assert_stale(&bench.get(tag).send().await, &image.digest, "stopped");
     assert_eq!(bench.get(&blob).send().await.digest, image.layer_digests[0]);
