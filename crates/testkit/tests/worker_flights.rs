@@ -19,7 +19,7 @@ fn edge(upstream: &Upstream) -> Edge {
 async fn all_at_once(url: &str) -> Vec<Response> {
     let calls: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let call = http::get(url.to_owned()).limit(Duration::from_secs(60));
+            let call = http::get(url).limit(Duration::from_secs(60));
             tokio::spawn(async move { call.send().await })
         })
         .collect();

@@ -196,7 +196,7 @@ async fn a_hit_costs_little() {
 async fn per_hit(edge: &Edge, url: &str) -> Duration {
     let before = edge.cpu_time();
     for _ in 0..HITS {
-        assert_eq!(http::get(url.to_owned()).send().await.status, 200);
+        assert_eq!(http::get(url).send().await.status, 200);
     }
     (edge.cpu_time() - before) / HITS
 }

@@ -44,7 +44,6 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
     }
     let colo = request.cf().map_or_else(|| "-".to_owned(), |cf| cf.colo());
     let form = form(&head, &mut request).await;
-    edge.recall().await;
     let reply = Engine::new(edge.clone()).serve(&head, form, peer(&head)).await;
     let mut log = log_of(edge.configuration(), &head, &reply);
     let response = respond(&edge, &head, reply, &mut log).await?;
