@@ -23,6 +23,8 @@ const CONFIG: &str = "ENTREPOT_CONFIG";
 const KEY: &str = "ENTREPOT_KEY";
 /// How long Node and the runtime may take to be ready, on a machine that does other things too.
 const START: Duration = Duration::from_secs(30);
+/// How often it is tried with another port.
+const ATTEMPTS: u32 = 5;
 /// How long they may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -99,6 +101,16 @@ impl Builder {
     /// Starts, and waits until requests are taken. Panics with the log if they are not within half a minute, and with what
     /// is wrong with the configuration if the edge cannot honour it.
     pub fn start(self) -> Edge {
+        for _ in 0..ATTEMPTS {
+            let mut edge = self.clone().spawn();
+            if edge.wait_ready() {
+                return edge;
+            }
+        }
+        panic!("another process took each of {ATTEMPTS} ports that were free a moment before");
+    }
+
+    fn spawn(self) -> Edge {
         let home =
             tempfile::Builder::new().prefix("entrepot-edge-").tempdir().expect("a temporary directory");
         let listen = free_address();
@@ -127,7 +139,7 @@ impl Builder {
         mirror::collect(child.stderr.take().expect("a piped stderr"), Arc::clone(&log));
         let mut input = child.stdin.take().expect("a piped stdin");
         writeln!(input, "{settings}").expect("node reads its settings");
-        let mut edge = Edge {
+        Edge {
             listen,
             control: String::new(),
             child,
@@ -139,9 +151,7 @@ impl Builder {
             secrets: self.secrets,
             may_panic: false,
             home,
-        };
-        edge.wait_ready();
-        edge
+        }
     }
 }
 
@@ -325,7 +335,8 @@ impl Edge {
         self.may_panic = true;
     }
 
-    fn wait_ready(&mut self) {
+    /// False if somebody else has taken the port.
+    fn wait_ready(&mut self) -> bool {
         let start = Instant::now();
         loop {
             let log = self.log();
@@ -333,11 +344,14 @@ impl Edge {
                 log.lines().find_map(|line| line.strip_prefix("ready ")).filter(|_| log.ends_with('\n'));
             if let Some(control) = line.and_then(|line| line.split_once(" control ")) {
                 self.control = control.1.to_owned();
-                return;
+                return true;
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 // The readers may be a moment behind the exit.
                 std::thread::sleep(Duration::from_millis(50));
+                if self.log().contains("Address already in use") {
+                    return false;
+                }
                 panic!("the Worker ended at once ({status}); log:\n{}", self.log());
             }
             assert!(start.elapsed() < START, "the Worker is not ready within {START:?}; log:\n{log}");

@@ -9,7 +9,7 @@ use super::guarded::{
     CLIENT_TOKEN, CLOSED, OPEN, as_anyone, assert_public, assert_shut_out, basic, on_account, one_token,
     serve, setup, start, ways,
 };
-use crate::common::{Bench, assert_error};
+use crate::common::{Bench, assert_error, at_home_only};
 
 /// T-AZ5: what anyone may see upstream, anyone gets; upstream is asked that once for each repository.
 #[tokio::test(flavor = "multi_thread")]
@@ -172,6 +172,9 @@ async fn t_az5_an_outage_does_not_close_what_was_open() {
 /// T-AZ5: the start says loudly what such a configuration means, and says nothing where it does not matter.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_az5_the_start_says_so() {
+    if at_home_only("t_az5_the_start_says_so") {
+        return;
+    }
     let says = |bench: &Bench| bench.mirror.log().contains("NOTE          source `up` has credentials");
     let bench = start(setup());
     bench.mirror.wait_until(Duration::from_secs(5), "the note", |_| says(&bench));

@@ -44,6 +44,9 @@ pub const TELLS_FAULTS: bool = true;
 /// How soon after its start the mirror serves what it holds.
 pub const STARTS_WITHIN: Duration = Duration::from_secs(2);
 
+/// How many of many like cases are tried, each with a mirror of its own.
+pub const FIRST_OF_MANY: usize = usize::MAX;
+
 /// Whether a header without a value reaches the mirror.
 pub const EMPTY_HEADERS_ARRIVE: bool = true;
 

@@ -11,6 +11,10 @@ const AT_HOME_ONLY: &[(&str, &[&str])] = &[
         &["serving/admin.rs", "serving/reload.rs"],
     ),
     (
+        "what is said of an open configuration is said when it is deployed, by `entrepot worker check`",
+        &["t_az5_the_start_says_so"],
+    ),
+    (
         "metrics are gathered and told in batches; the Worker's own tests look at log and labels",
         &["hostile_client/labels.rs", "hostile_client/logs.rs"],
     ),

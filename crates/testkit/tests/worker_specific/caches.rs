@@ -167,7 +167,8 @@ async fn t_wk3_an_object_of_parts_counts_once_it_was_read_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t_wk3_parts_that_do_not_match_or_end_are_given_up() {
     let bench = in_parts();
-    let damage: [(&str, fn(Reply) -> Reply); 3] = [
+    type Spoil = fn(Reply) -> Reply;
+    let damage: [(&str, Spoil); 3] = [
         ("a byte in the last part", |reply| reply.flip(LARGE - 1)),
         ("cut in the second part", |reply| reply.truncate_after(PART + 1000)),
         ("reset in the second part", |reply| reply.reset_after(PART + 1000)),

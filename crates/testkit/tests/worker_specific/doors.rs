@@ -50,7 +50,7 @@ async fn t_op2_everything_else_is_one_constant_404() {
 /// A configuration that cannot be used serves nothing, and says nothing of itself to strangers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_serves_nothing() {
-    let edge = Edge::start("proxy:\n  endpoint: \"__ENDPOINT__\"\n  surces: []\n");
+    let edge = Edge::builder(r#"{"proxy": {"endpoint": "__ENDPOINT__", "surces": []}}"#).raw().start();
     for path in ["/v2/", TAG, "/healthz", "/token"] {
         let answer = http::get(edge.url(path)).send().await;
         assert_eq!((answer.status, answer.error_code().as_str()), (503, "UNAVAILABLE"), "{path}: {answer:?}");
