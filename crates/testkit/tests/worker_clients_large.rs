@@ -1,0 +1,98 @@
+//! Real clients through the Worker: an image with a layer of 1 GB, cold and warm and with the upstream stopped.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::slice;
+
+use entrepot_testkit::edge::Edge;
+use entrepot_testkit::need;
+use entrepot_testkit::real::{
+    Containerd, Dockerd, Door, Image, Podman, Pulled, Registry, Skopeo, edge_config, three_times,
+};
+
+const GIGABYTE: u64 = 1_000_000_000;
+
+/// `pull` takes the mirror's URL and pulls `origin.test/team/large:1` through it; `wanted` is what an image's digests come to.
+fn large<T: PartialEq + Debug>(
+    wanted: impl FnOnce(&Image) -> T,
+    mut pull: impl FnMut(&Door) -> Result<T, String>,
+) {
+    let t = std::time::Instant::now();
+    let mut registry = Registry::redirecting();
+    let image = Image::large(GIGABYTE);
+    println!("made {:?}", t.elapsed());
+    registry.push("team/large", Some("1"), &image);
+    println!("pushed {:?}", t.elapsed());
+    let edge = Edge::start(edge_config(&registry, "{ anonymous: true }"));
+    let door = Door::before(edge.address());
+    three_times(&mut registry, &edge, slice::from_ref(&image), &wanted(&image), || {
+        println!("pull {:?}", t.elapsed());
+        let got = pull(&door);
+        println!("pulled {:?}", t.elapsed());
+        got
+    });
+}
+
+#[test]
+fn docker_pulls_a_layer_of_a_gigabyte() {
+    need!("docker_pulls_a_layer_of_a_gigabyte", "node", "docker-registry", "openssl", "dockerd", "docker");
+    let wanted = |image: &Image| Pulled {
+        digest: image.digest().to_owned(),
+        id: image.blobs[0].digest.clone(),
+        layers: image.diff_ids[0].clone(),
+    };
+    large(wanted, |door| Dockerd::start(&[]).pull(&format!("{}/origin.test/team/large:1", door.address())));
+}
+
+#[test]
+fn containerd_pulls_a_layer_of_a_gigabyte() {
+    need!(
+        "containerd_pulls_a_layer_of_a_gigabyte",
+        "node",
+        "docker-registry",
+        "openssl",
+        "containerd",
+        "ctr"
+    );
+    let containerd = Containerd::start();
+    let wanted = |image: &Image| (image.digest().to_owned(), image.digests());
+    large(wanted, |door| {
+        containerd.mirror("origin.test", &door.url());
+        let pulled = containerd.pull("origin.test/team/large:1", true)?;
+        containerd.remove("origin.test/team/large:1");
+        Ok(pulled)
+    });
+}
+
+#[test]
+fn podman_pulls_a_layer_of_a_gigabyte() {
+    need!("podman_pulls_a_layer_of_a_gigabyte", "node", "docker-registry", "openssl", "podman");
+    let podman = Podman::new();
+    let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+    let wanted = |image: &Image| (BTreeSet::from([image.digest().to_owned()]), hex(&image.blobs[0].digest));
+    large(wanted, |door| {
+        let reference = format!("{}/origin.test/team/large:1", door.address());
+        let pulled = podman.pull(&reference)?;
+        podman.remove(&reference);
+        Ok(pulled)
+    });
+}
+
+#[test]
+fn skopeo_copies_a_layer_of_a_gigabyte() {
+    need!("skopeo_copies_a_layer_of_a_gigabyte", "node", "docker-registry", "openssl", "skopeo");
+    let wanted = |image: &Image| {
+        let mut digests = image.digests();
+        digests.remove(image.digest());
+        digests
+    };
+    large(wanted, |door| {
+        // Beside them the directory holds the manifest, and a file with its version.
+        let files = Skopeo::copy(&format!("{}/origin.test/team/large:1", door.address()))?;
+        Ok(files
+            .into_iter()
+            .filter(|(name, digest)| digest.ends_with(name))
+            .map(|(_, digest)| digest)
+            .collect())
+    });
+}
