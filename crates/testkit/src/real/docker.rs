@@ -45,12 +45,15 @@ impl Dockerd {
         Dockerd::launch(None, mirrors).unwrap_or_else(|log| panic!("dockerd does not start: {log}"))
     }
 
-    /// As `start`, with names that only it knows. What resolves to loopback is an insecure registry as well. `Err` is the log of
-    /// a daemon that did not start.
+    /// As `start`, with names that only it knows; BuildKit takes no plain HTTP from one of these unless told. `Err` is the log
+    /// of a daemon that did not start.
     pub fn launch(names: Option<&Names>, mirrors: &[&str]) -> Result<Dockerd, String> {
         let dir = temp_dir();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let config = serde_json::json!({ "registry-mirrors": mirrors });
+        let mut config = serde_json::json!({ "registry-mirrors": mirrors });
+        if names.is_some() {
+            config["insecure-registries"] = mirrors.into();
+        }
         std::fs::write(path("daemon.json"), config.to_string()).expect("the temporary directory is writable");
         let flags = [
             "--iptables=false".to_owned(),
