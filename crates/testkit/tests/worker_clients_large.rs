@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::slice;
+use std::time::Duration;
 
 use entrepot_testkit::edge::Edge;
 use entrepot_testkit::need;
 use entrepot_testkit::real::{
-    Containerd, Dockerd, Door, Image, Podman, Pulled, Registry, Skopeo, edge_config, three_times,
+    Between, Containerd, Dockerd, Door, Image, Podman, Pulled, Registry, Skopeo, edge_config, three_times,
 };
 
 const GIGABYTE: u64 = 1_000_000_000;
@@ -87,4 +88,35 @@ fn skopeo_copies_a_layer_of_a_gigabyte() {
             .map(|(_, digest)| digest)
             .collect())
     });
+}
+
+/// A layer that is too large for one put is stored in parts, and counts once it was read back.
+#[test]
+fn a_layer_in_parts() {
+    need!("a_layer_in_parts", "node", "docker-registry", "openssl", "skopeo");
+    let mut registry = Registry::redirecting();
+    let image = Image::typical(1, 60);
+    registry.push("team/parts", Some("1"), &image);
+    let config = edge_config(&registry, "{ anonymous: true }");
+    let edge = Edge::builder(config).var("ENTREPOT_LIMITS", "put=20000000 part=7000000").start();
+    let door = Door::before(edge.address());
+    let reference = format!("{}/origin.test/team/parts:1", door.address());
+    let copy = || Skopeo::copy(&reference).unwrap_or_else(|error| panic!("{error}\n{}", edge.log()));
+    let direct = Skopeo::copy(&format!("{}/team/parts:1", registry.address())).expect("a direct copy");
+    assert_eq!(direct["manifest.json"], image.digest());
+
+    assert_eq!(copy(), direct, "cold");
+    edge.settle(&image.blobs.iter().collect::<Vec<_>>());
+    let marker = format!("verified/{}", image.blobs[1].digest.replace(':', "/"));
+    edge.wait_until(Duration::from_secs(60), "what was stored in parts is read back", |edge| {
+        edge.r2_keys().contains(&marker)
+    });
+    let markers: Vec<String> =
+        edge.r2_keys().into_iter().filter(|key| key.starts_with("verified/")).collect();
+    assert_eq!(markers, [marker], "the small ones are verified as they are put");
+    registry.forget();
+    assert_eq!(copy(), direct, "warm");
+    assert_eq!(registry.blob_bytes(), 0, "{:#?}", registry.seen());
+    registry.stop();
+    assert_eq!(copy(), direct, "upstream stopped");
 }
