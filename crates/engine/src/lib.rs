@@ -16,6 +16,7 @@ mod place;
 pub mod ports;
 mod reply;
 mod tag;
+pub mod warm;
 
 use std::net::IpAddr;
 use std::sync::Arc;
