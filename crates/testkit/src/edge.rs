@@ -34,7 +34,7 @@ pub struct Edge {
     limits: BTreeMap<String, Value>,
     secrets: Vec<String>,
     may_panic: bool,
-    _home: TempDir,
+    home: TempDir,
 }
 
 /// What to start.
@@ -119,7 +119,7 @@ impl Builder {
             limits: self.limits,
             secrets: self.secrets,
             may_panic: false,
-            _home: home,
+            home,
         };
         edge.wait_ready();
         edge
@@ -236,6 +236,12 @@ impl Edge {
     /// Removes an entry of the namespace `ERRORS` past the Worker.
     pub fn kv_delete(&self, key: &str) {
         self.control("DELETE", &format!("/kv/entry?key={}", encoded(key)), &[]);
+    }
+
+    /// Loses what the Durable Objects of a class have stored, as from the next restart on.
+    pub fn lose(&self, class: &str) {
+        let stored = self.home.path().join("storage/do").join(format!("entrepot-{class}"));
+        fs::remove_dir_all(&stored).unwrap_or_else(|error| panic!("{}: {error}", stored.display()));
     }
 
     /// Empties the cache in front. Answers how many entries it held.

@@ -20,6 +20,7 @@ use worker::{Context, Env, Request, Response};
 use crate::host::{Edge, Site};
 use crate::isolate;
 use crate::log;
+use crate::metrics;
 use crate::objects::Body;
 use crate::outward;
 use crate::spawn::Spawn;
@@ -45,7 +46,11 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
     let peer = head.headers.get(ADDRESS).and_then(|address| address.to_str().ok()?.parse().ok());
     let form = form(&head, &mut request).await;
     edge.recall().await;
-    let reply = Engine::new(edge.clone()).serve(&head, form, peer.unwrap_or(UNKNOWN)).await;
+    let (engine, peer) = (Engine::new(edge.clone()), peer.unwrap_or(UNKNOWN));
+    let reply = match engine.watcher(&head, peer) {
+        Some(watcher) => engine.told(&watcher, metrics::text(&edge).await),
+        None => engine.serve(&head, form, peer).await,
+    };
     let mut log = log_of(&head, &reply);
     let response = respond(&edge, &head, reply, &mut log).await?;
     log.total = isolate::now().wall.since(since);
