@@ -78,6 +78,13 @@ export const Flights = durable(wasm.Flights);
 export const Ledger = durable(wasm.Ledger);
 
 export default {
-  fetch: (request, env, context) => enter(() => wasm.fetch(request, env, context)),
+  async fetch(request, env, context) {
+    try {
+      return await enter(() => wasm.fetch(request, env, context));
+    } catch (error) {
+      console.error(`a request failed: ${error}`);
+      return enter(() => wasm.panicked(request, env, context));
+    }
+  },
   scheduled: (event, env, context) => enter(() => wasm.scheduled(event, env, context)),
 };

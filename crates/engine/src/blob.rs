@@ -215,8 +215,15 @@ impl<H: Host> Engine<H> {
         let through =
             |whole, body| self.host.blobs().through(*digest, whole, place.source.timeouts.stall, body);
         if call.head_only || call.range.is_some() || call.if_none_match.is_some() {
-            let (reply, _) = self.ask(place, what.clone(), Verb::Head).await?;
-            let size = self.passing_size(wanted, &reply).await?;
+            let described = self.described_size(place, *digest).await;
+            let size = match described {
+                // The part itself shows whether upstream has it here.
+                Some(size) if call.range.is_some() && !call.head_only && call.if_none_match.is_none() => size,
+                _ => {
+                    let (reply, _) = self.ask(place, what.clone(), Verb::Head).await?;
+                    self.passing_size(wanted, &reply).await?
+                }
+            };
             let (head, span) = wanted.answer(size, trace, facts);
             let Some(span) = span.filter(|_| !call.head_only) else {
                 return Ok((head, None));
@@ -239,8 +246,9 @@ impl<H: Host> Engine<H> {
 
     /// Bytes of a blob that passes through.
     async fn passing_size(&self, wanted: &Wanted<'_>, reply: &Reply) -> Result<u64, Failure> {
-        let size = reply.size.ok_or_else(|| unsized_blob(wanted.digest))?;
-        self.check_size(&wanted.place, wanted.digest, size).await?;
+        let described = self.described_size(&wanted.place, wanted.digest).await;
+        let size = reply.size.or(described).ok_or_else(|| unsized_blob(wanted.digest))?;
+        integrity::blob_size(&wanted.digest, described, size)?;
         Ok(size)
     }
 }

@@ -102,6 +102,22 @@ impl Work {
     }
 }
 
+impl Work {
+    /// The key of the record that whoever asks for this has looked at before, and that it may write anew.
+    pub fn record(&self) -> Option<String> {
+        match self {
+            Work::Fetch(place, Reference::Tag(tag)) | Work::Look(place, Reference::Tag(tag)) => {
+                Some(place.shared_key("tag", tag.as_str()))
+            }
+            Work::Revalidate(place, tag, _) => Some(place.shared_key("tag", tag.as_str())),
+            Work::Show(place, digest) => Some(place.shared_key("blob", &digest.to_string())),
+            Work::Probe(place, _) => Some(place.shared_key("public", "")),
+            Work::List(place, ask) => Some(place.shared_key("list", &ask.key())),
+            Work::Fetch(..) | Work::Look(..) | Work::Token(_) => None,
+        }
+    }
+}
+
 impl Place {
     /// A key as all records of this repository have it, for a host that keeps them together.
     pub fn records(&self) -> String {

@@ -7,7 +7,6 @@ use entrepot_testkit::need;
 use entrepot_testkit::transcript::{self, Fills, Sockets};
 
 #[test]
-#[ignore = "the Worker does not serve yet"]
 fn transcripts_at_the_edge() {
     need!("transcripts_at_the_edge", "node");
     transcript::replay_all(Fills::Apart, |transcript| {

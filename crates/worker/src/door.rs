@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_core::access::MAX_TOKEN_BODY;
+use entrepot_core::access::{self, MAX_TOKEN_BODY};
 use entrepot_core::answer::Answer;
+use entrepot_core::config::Config;
 use entrepot_core::event::{self, RequestLog, Text};
 use entrepot_engine::{Engine, Facts, Reply};
 use http::header::{CONTENT_LENGTH, HeaderName, USER_AGENT};
@@ -43,21 +44,39 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
         return healthy(&edge, head.method == http::Method::HEAD);
     }
     let colo = request.cf().map_or_else(|| "-".to_owned(), |cf| cf.colo());
-    let peer = head.headers.get(ADDRESS).and_then(|address| address.to_str().ok()?.parse().ok());
     let form = form(&head, &mut request).await;
-    edge.recall().await;
-    let (engine, peer) = (Engine::new(edge.clone()), peer.unwrap_or(UNKNOWN));
+    let (engine, peer) = (Engine::new(edge.clone()), peer(&head));
     let reply = match engine.watcher(&head, peer) {
         Some(watcher) => engine.told(&watcher, metrics::text(&edge).await),
         None => engine.serve(&head, form, peer).await,
     };
-    let mut log = log_of(&head, &reply);
+    let mut log = log_of(edge.configuration(), &head, &reply);
     let response = respond(&edge, &head, reply, &mut log).await?;
     log.total = isolate::now().wall.since(since);
     log::request(&edge, &log, &colo);
     let after = edge.clone();
     edge.spawn().run(async move { after.remember().await });
     Ok(response)
+}
+
+/// Answers a request whose work was lost.
+pub(crate) fn panicked(request: &Request, env: Env, context: Context) -> worker::Result<Response> {
+    let isolate = match isolate::enter(&env) {
+        Ok(isolate) => isolate,
+        Err(problems) => return refused(&problems),
+    };
+    let edge = Edge::new(isolate, env, Spawn::Request(Rc::new(context)), Site::Request)?;
+    let head = head(request)?;
+    let reply = Engine::new(edge.clone()).panicked(peer(&head));
+    let mut log = log_of(edge.configuration(), &head, &reply);
+    let response = whole(&edge, &head, &reply.answer, &mut log)?;
+    log::request(&edge, &log, "-");
+    Ok(response)
+}
+
+fn peer(head: &Parts) -> IpAddr {
+    let address = head.headers.get(ADDRESS).and_then(|address| address.to_str().ok()?.parse().ok());
+    address.unwrap_or(UNKNOWN)
 }
 
 /// Nobody's address.
@@ -112,15 +131,7 @@ async fn respond(
 ) -> worker::Result<Response> {
     let Reply { answer, body, .. } = reply;
     match body {
-        None => {
-            let bytes = answer.body.clone();
-            let has_body = !bytes.is_empty() && head.method != http::Method::HEAD;
-            log.bytes = if has_body { bytes.len() as u64 } else { 0 };
-            let array = has_body.then(|| js_sys::Uint8Array::from(bytes.as_ref()));
-            built(edge, &answer, |init| {
-                web_sys::Response::new_with_opt_js_u8_array_and_init(array.as_ref(), init)
-            })
-        }
+        None => whole(edge, head, &answer, log),
         Some(body) => {
             let stream = match body {
                 Body::Whole(stream) => stream,
@@ -128,7 +139,7 @@ async fn respond(
                     Some(stream) => Some(stream),
                     None => {
                         objects.forget(&digest).await;
-                        return gone(edge, log);
+                        return gone(edge, head, log);
                     }
                 },
             };
@@ -140,12 +151,19 @@ async fn respond(
     }
 }
 
+/// An answer whose body is at hand.
+fn whole(edge: &Edge, head: &Parts, answer: &Answer, log: &mut RequestLog) -> worker::Result<Response> {
+    let has_body = !answer.body.is_empty() && head.method != http::Method::HEAD;
+    log.bytes = if has_body { answer.body.len() as u64 } else { 0 };
+    let array = has_body.then(|| js_sys::Uint8Array::from(answer.body.as_ref()));
+    built(edge, answer, |init| web_sys::Response::new_with_opt_js_u8_array_and_init(array.as_ref(), init))
+}
+
 /// An object left the store between the look and the read: the next request fetches it anew.
-fn gone(edge: &Arc<Edge>, log: &mut RequestLog) -> worker::Result<Response> {
+fn gone(edge: &Arc<Edge>, head: &Parts, log: &mut RequestLog) -> worker::Result<Response> {
     let failure = Engine::new(edge.clone()).lost();
     log.status = failure.status.as_u16();
-    let bytes = js_sys::Uint8Array::from(failure.body.as_ref());
-    built(edge, &failure, |init| web_sys::Response::new_with_opt_js_u8_array_and_init(Some(&bytes), init))
+    whole(edge, head, &failure, log)
 }
 
 fn built(
@@ -174,14 +192,15 @@ fn announced(headers: &HeaderMap) -> u64 {
     headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
-fn log_of(head: &Parts, reply: &Reply<Body>) -> RequestLog {
+fn log_of(config: &Config, head: &Parts, reply: &Reply<Body>) -> RequestLog {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
     RequestLog {
         client,
         address,
         method: event::Method::of(&head.method),
         route,
-        target: Text::new(head.uri.path_and_query().map_or("", |target| target.as_str())),
+        target: Text::new(&access::loggable(config, target)),
         user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
         status: reply.answer.status.as_u16(),

@@ -22,9 +22,10 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(endpoint: &Url, tally: Tally) -> Front {
+    /// `secret` stands in every key: were the Worker ever passed over, the zone's cache would answer whoever guesses one.
+    pub(crate) fn new(endpoint: &Url, secret: &str, tally: Tally) -> Front {
         let mut base = endpoint.clone();
-        base.set_path("/.entrepot/");
+        base.set_path(&format!("/.entrepot/{secret}/"));
         Front { base, tally }
     }
 

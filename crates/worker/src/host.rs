@@ -66,7 +66,7 @@ impl Edge {
         site: Site,
     ) -> worker::Result<Arc<Edge>> {
         let tally = Tally::default();
-        let front = Front::new(&isolate.config.endpoint, tally.clone());
+        let front = Front::new(&isolate.config.endpoint, &isolate.front, tally.clone());
         let stubs = Stubs::new(&env, tally.clone())?;
         let objects = Objects::new(objects::Parts {
             bucket: env.bucket("BLOBS")?,
@@ -161,6 +161,10 @@ impl Edge {
                 return None;
             }
         };
+        // What this place remembers of it is from before.
+        if let Some(record) = work.record() {
+            self.records.forget(&record).await;
+        }
         errand::read(spelt)
     }
 
@@ -272,7 +276,10 @@ impl Host for Edge {
             match job {
                 Job::Fly { lead, work } if !edge.is_object => match edge.sent(&work).await {
                     Some(landed) => lead.land(landed),
-                    None => engine.run(Job::Fly { lead, work }).await,
+                    None => {
+                        edge.recall().await;
+                        engine.run(Job::Fly { lead, work }).await;
+                    }
                 },
                 Job::Fill { place, digest, .. } if !edge.is_object => {
                     edge.fill(&Errand::fill(&place, digest), digest).await;

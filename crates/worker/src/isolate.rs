@@ -29,6 +29,8 @@ pub(crate) struct Isolate {
     /// The beginning of the SHA-256 of the configuration's text, in hexadecimal: answers and log lines carry it.
     pub(crate) stamp: String,
     pub(crate) key: SigningKey,
+    /// What only we know of the keys in the cache in front.
+    pub(crate) front: String,
     pub(crate) limits: Limits,
     pub(crate) upstreams: RefCell<UpstreamState>,
     pub(crate) notes: RefCell<Notes>,
@@ -73,6 +75,7 @@ fn make(env: &Env) -> Result<Isolate, String> {
         config: Arc::new(config),
         stamp,
         key: SigningKey::new(key),
+        front: hex(&Sha256::new().chain_update(b"front").chain_update(key).finalize())[..32].to_owned(),
         limits: Limits::of(env)?,
         upstreams: RefCell::default(),
         notes: RefCell::default(),

@@ -24,6 +24,8 @@ mod spawn;
 mod ticket;
 mod warm;
 
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
 use worker::{Context, Env, Request, Response, ScheduleContext, ScheduledEvent, event};
 
 pub use ledger::Ledger;
@@ -32,6 +34,16 @@ pub use repository::Flights;
 #[event(fetch)]
 async fn fetch(request: Request, env: Env, context: Context) -> worker::Result<Response> {
     door::answer(request, env, context).await
+}
+
+/// The answer to a request in whose work the instance before this one trapped.
+#[wasm_bindgen]
+pub async fn panicked(
+    request: web_sys::Request,
+    env: Env,
+    context: worker::worker_sys::Context,
+) -> Result<web_sys::Response, JsValue> {
+    Ok(door::panicked(&request.into(), env, Context::new(context))?.into())
 }
 
 #[event(scheduled)]

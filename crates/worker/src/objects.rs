@@ -15,6 +15,7 @@ use entrepot_oci::Digest;
 use entrepot_oci::digest::Algorithm;
 use entrepot_oci::range::ByteSpan;
 use web_sys::ReadableStream;
+use worker::worker_sys::FixedLengthStream;
 use worker::{Bucket, Object, Range};
 
 use crate::front::{self, Front};
@@ -177,9 +178,13 @@ impl Blobs for Objects {
         Some(bytes)
     }
 
-    /// As it comes: nothing here looks inside.
-    fn through(&self, _digest: Digest, _whole: Option<u64>, _stall: Duration, body: Incoming) -> Body {
-        Body::Whole(body.stream)
+    /// As it comes: nothing here looks inside. Where upstream does not say how long it is, it is held to what the manifest
+    /// says.
+    fn through(&self, _digest: Digest, whole: Option<u64>, _stall: Duration, body: Incoming) -> Body {
+        match (body.stream, body.length, whole) {
+            (Some(stream), None, Some(size)) => Body::Whole(counted(&stream, size)),
+            (stream, ..) => Body::Whole(stream),
+        }
     }
 }
 
@@ -216,6 +221,14 @@ pub(crate) fn stream(object: &Object) -> Option<ReadableStream> {
         worker::ResponseBody::Stream(stream) => Some(stream),
         _ => None,
     }
+}
+
+/// The stream as one that breaks unless it has `size` bytes.
+fn counted(stream: &ReadableStream, size: u64) -> Option<ReadableStream> {
+    let counted = FixedLengthStream::new_big_int(size.into()).ok()?;
+    // How the piping ends, the readable side tells.
+    let _ = stream.pipe_to(&counted.writable());
+    Some(counted.readable())
 }
 
 /// A verified object.

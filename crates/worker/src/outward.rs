@@ -119,9 +119,8 @@ fn fault(error: &JsValue) -> Fault {
         Fault::Dns
     } else if says(&["certificate", "tls", "ssl"]) {
         Fault::Tls
-    } else if says(&["connection lost", "reset", "disconnected"]) {
-        Fault::Reset
     } else {
+        // "Network connection lost" is said of one that was refused as well.
         Fault::Connect
     }
 }

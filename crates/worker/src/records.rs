@@ -55,6 +55,13 @@ impl Records {
     }
 }
 
+impl Records {
+    /// Has the cache in front forget a record.
+    pub(crate) async fn forget(&self, key: &str) {
+        self.front.remove(&self.front.record(key)).await;
+    }
+}
+
 impl Meta for Records {
     async fn get(&self, key: &str) -> Option<Bytes> {
         if let Some(table) = self.own(key) {
@@ -80,14 +87,14 @@ impl Meta for Records {
             return table.put(&key, &value, keep_ms);
         }
         let owner = self.stubs.repository(repository(&key));
-        let place = self.front.record(&key);
+        let forgotten = key.clone();
         let mut sent = serde_json::to_vec(&Put { key, keep_ms }).unwrap_or_default();
         sent.push(b'\n');
         sent.extend_from_slice(&value);
         if let Err(error) = owner.ask("put", &sent).await {
             worker::console_error!("a record cannot be written: {error}");
         }
-        self.front.remove(&place).await;
+        self.forget(&forgotten).await;
     }
 
     async fn remove(&self, key: &str) {
@@ -98,7 +105,7 @@ impl Meta for Records {
         if let Err(error) = removed {
             worker::console_error!("a record cannot be removed: {error}");
         }
-        self.front.remove(&self.front.record(key)).await;
+        self.forget(key).await;
     }
 }
 

@@ -10,7 +10,7 @@ use crate::ledger;
 use crate::limits::SUBREQUESTS;
 
 /// Subrequests of one step at the most: the records of a repository and of a tag, a question upstream, a manifest.
-const STEP: u32 = 16;
+const STEP: u32 = 18;
 /// What remains for telling of it.
 const END: u32 = 4;
 

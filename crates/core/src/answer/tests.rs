@@ -129,6 +129,7 @@ fn t_rl6_retry_after_is_true() {
     for _ in 0..100 {
         match gcra.check(tat, Mono(now), 1) {
             crate::limit::Verdict::Allowed { tat: next, .. } => tat = Some(next),
+            crate::limit::Verdict::Passed => panic!("an exact limiter knows what is left"),
             crate::limit::Verdict::Refused { retry_after, .. } => {
                 let context = FailureContext::new(&config);
                 let answer = super::failure(&limited(retry_after), &context);

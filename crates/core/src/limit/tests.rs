@@ -60,6 +60,7 @@ proptest! {
                     prop_assert_eq!(u128::from(standing.remaining), model.level / model.per);
                     tat = Some(after);
                 }
+                Verdict::Passed => prop_assert!(false, "an exact limiter knows what is left"),
                 Verdict::Refused { retry_after, .. } => {
                     prop_assert!(!model.take(now));
                     // True to the millisecond: then, and not one earlier.
@@ -190,4 +191,17 @@ fn all_requests_have_ten_times_the_limit_of_pulls() {
     let limit = RateLimit { count: 100, per: Duration::from_secs(60), burst: 50 };
     assert_eq!(Gcra::pulls(&limit), Gcra::new(100, Duration::from_secs(60), 50));
     assert_eq!(Gcra::requests(&limit), Gcra::new(1000, Duration::from_secs(60), 500));
+}
+
+/// T-RL9: a limiter that answers only yes or no. What it does not know is not told.
+#[test]
+fn t_rl9_a_limiter_that_answers_yes_or_no() {
+    let limit = RateLimit { count: 100, per: Duration::from_secs(60), burst: 100 };
+    assert_eq!(yes_or_no(Some(&limit), Bucket::Pulls, true), Verdict::Passed);
+    for (bucket, count) in [(Bucket::Pulls, 100), (Bucket::Requests, 1000)] {
+        let Verdict::Refused { retry_after, standing } = yes_or_no(Some(&limit), bucket, false) else {
+            panic!("it said no")
+        };
+        assert_eq!((retry_after, standing.limit, standing.remaining), (limit.per, count, 0));
+    }
 }

@@ -149,3 +149,25 @@ fn limits_are_what_alternates_are_for() {
 fn is_blob(request: &Outbound) -> bool {
     request.url.path().contains("/blobs/")
 }
+
+/// T-RL7: what one node was told holds for another, until its time has passed.
+#[test]
+fn t_rl7_one_node_tells_another() {
+    let mut told = World::new(|_: &Outbound| quota("0;w=600"));
+    told.ask(tag(hub(), Verb::Get)).unwrap();
+    let suspensions = told.state.suspensions(told.now);
+    let until = told.now.wall.plus(minutes(10));
+    let expected = Suspension { source: hub().name.to_string(), credentialed: false, until };
+    assert_eq!(suspensions, [expected]);
+
+    let mut other = World::new(|_: &Outbound| quota("50;w=21600"));
+    other.state.suspend(&suspensions[0], other.now);
+    assert_eq!(other.ask(tag(hub(), Verb::Get)).unwrap_err().reason, Reason::BudgetExhausted);
+    other.ask(tag(account(), Verb::Get)).unwrap();
+    assert_eq!(other.sent.len(), 1, "an account has its own");
+    other.pass(minutes(11));
+    other.ask(tag(hub(), Verb::Get)).unwrap();
+    // A word that is late changes nothing.
+    other.state.suspend(&suspensions[0], other.now);
+    assert!(other.state.suspensions(other.now).is_empty());
+}
