@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -101,7 +101,7 @@ impl Builder {
     pub fn start(self) -> Edge {
         let home =
             tempfile::Builder::new().prefix("entrepot-edge-").tempdir().expect("a temporary directory");
-        let listen = free_address();
+        let listen = mirror::free_address();
         let deployed = Deployed::of(&self.config, listen, self.raw);
         let mut vars = deployed.vars;
         vars.insert(KEY.to_owned(), "0".repeat(64));
@@ -401,11 +401,6 @@ pub fn bundle() -> PathBuf {
 
 fn runner() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/dev/run.mjs")
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
 }
 
 fn json_of(bytes: &[u8]) -> Value {
