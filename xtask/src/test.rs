@@ -49,33 +49,27 @@ pub(crate) fn run_all(quick: bool) -> Result<()> {
     report.step("tests of the testkit", || {
         tests(cargo(["test", "--locked", "-p", "entrepot-testkit", "--lib"]))
     });
-    integration(&mut report, quick)?;
+    integration(&mut report, |name| !quick || !REAL.iter().any(|start| name.starts_with(start)))?;
     report.finish()
 }
 
-/// The tests of the Worker alone.
+/// The tests of the Worker alone, some of which run the binary, too.
 pub(crate) fn run_worker() -> Result<()> {
     let mut report = Report::default();
-    let bundle = build_worker(&mut report);
-    for name in integration_tests()?.iter().filter(|name| name.starts_with(WORKER)) {
-        report.step(&format!("test {name}"), || integration_test(name, None, &bundle));
-    }
+    integration(&mut report, |name| name.starts_with(WORKER))?;
     report.finish()
 }
 
 /// The tests that run the binary or the Worker, one file at a time: they measure memory and time, and there may be few
 /// processors.
-fn integration(report: &mut Report, quick: bool) -> Result<()> {
+fn integration(report: &mut Report, chosen: impl Fn(&str) -> bool) -> Result<()> {
     let mut binary = None;
     let built = report.step("binary", || {
         binary = Some(build_binary()?);
         Ok(Done::Passed)
     });
     let bundle = build_worker(report);
-    for name in integration_tests()? {
-        if quick && REAL.iter().any(|start| name.starts_with(start)) {
-            continue;
-        }
+    for name in integration_tests()?.into_iter().filter(|name| chosen(name)) {
         report.step(&format!("test {name}"), || {
             if !built {
                 bail!("not run: there is no binary")

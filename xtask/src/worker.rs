@@ -54,7 +54,7 @@ pub(crate) fn build() -> Result<PathBuf> {
         empty(directory)?;
     }
     glue(&target.join(WASM).join("worker/entrepot_worker.wasm"), &stage)?;
-    optimize(&stage.join("glue_bg.wasm"), &bundle.join("index_bg.wasm"))?;
+    optimize(&stage.join("glue_bg.wasm"), &stage.join("named.wasm"), &bundle.join("index_bg.wasm"))?;
     bundle_script(&stage, &bundle.join("index.js"))?;
     weigh(&bundle)?;
     Ok(bundle)
@@ -114,12 +114,20 @@ fn glue(wasm: &Path, stage: &Path) -> Result<()> {
         .with_context(|| format!("wasm-bindgen of {}", wasm.display()))
 }
 
-/// The names of functions are kept: a stack trace without them says nothing.
-fn optimize(from: &Path, to: &Path) -> Result<()> {
-    let mut optimizer = command("node", [Path::new(CRATE).join("node_modules/binaryen/bin/wasm-opt")]);
-    optimizer.arg(from).arg("-o").arg(to).arg("-Os").arg("--debuginfo");
-    optimizer.args(WASM_FEATURES.iter().map(|feature| format!("--enable-{feature}")));
-    run(optimizer)
+/// What is deployed has no names of functions: they are a seventh of its weight. The same module with names is left at
+/// `named`, for the offsets of a stack trace.
+fn optimize(from: &Path, named: &Path, to: &Path) -> Result<()> {
+    let optimizer = || {
+        let mut optimizer = command("node", [Path::new(CRATE).join("node_modules/binaryen/bin/wasm-opt")]);
+        optimizer.args(WASM_FEATURES.iter().map(|feature| format!("--enable-{feature}")));
+        optimizer
+    };
+    let mut shrink = optimizer();
+    shrink.arg(from).arg("-o").arg(named).args(["-Os", "--debuginfo"]);
+    run(shrink)?;
+    let mut strip = optimizer();
+    strip.arg(named).arg("-o").arg(to).arg("--strip-debug");
+    run(strip)
 }
 
 fn bundle_script(stage: &Path, script: &Path) -> Result<()> {
@@ -128,6 +136,8 @@ fn bundle_script(stage: &Path, script: &Path) -> Result<()> {
     esbuild.arg(stage.join("shim.js")).arg(format!("--outfile={}", script.display()));
     esbuild.args(["--bundle", "--minify", "--format=esm", "--log-level=warning"]);
     esbuild.args(["--external:./glue_bg.wasm", "--external:cloudflare:*"]);
+    // What the glue does not export is missing at run time only.
+    esbuild.arg("--log-override:import-is-undefined=error");
     run(esbuild)?;
     // The runtime gives a compiled module to an ordinary import, and does not know the proposed `import source`.
     let text = fs::read_to_string(script)?;

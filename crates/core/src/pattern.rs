@@ -4,18 +4,19 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use globset::{GlobBuilder, GlobMatcher};
+use fast_glob::{glob_match, validate};
 use url::{Host, Url};
 
 /// The longest pattern for names, in bytes; repository names are no longer either.
 pub const MAX_PATTERN: usize = 255;
 
-/// A glob over repository names or tags: `*` stands for anything but `/`, `**` for anything; a lone `*` matches all.
+/// The most groups of alternatives in a pattern: each may multiply the work of a match.
+const MAX_GROUPS: usize = 3;
+
+/// A glob over repository names or tags: `*` stands for anything but `/`, `**` for anything, `?` for one character but `/`, `[ab]`
+/// and `[!a]` likewise, `{a,b}` for either; a lone `*` matches all.
 #[derive(Clone, Debug)]
-pub struct NamePattern {
-    text: String,
-    matcher: GlobMatcher,
-}
+pub struct NamePattern(String);
 
 /// A host name, exact or `*.suffix`; the star stands for one or more whole labels. Compared in lower case; a port, where
 /// the pattern has one, must be equal. Addresses are spelt out, IPv6 in brackets.
@@ -32,23 +33,23 @@ pub struct PatternError(String);
 
 impl NamePattern {
     pub fn matches(&self, name: &str) -> bool {
-        self.text == "*" || self.matcher.is_match(name)
+        self.0 == "*" || glob_match(&self.0, name)
     }
 
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 
     /// Whether everything that `other` matches is matched by this one too, as far as that is plain to see: a pattern with
     /// classes or alternatives covers nothing but itself, and is covered by nothing but itself and a lone `*`.
     pub fn covers(&self, other: &NamePattern) -> bool {
-        if self.text == other.text || self.text == "*" || self.text == "**" {
+        if self.0 == other.0 || self.0 == "*" || self.0 == "**" {
             return true;
         }
         let plain = |text: &str| !text.contains(['[', ']', '{', '}']);
         // Without a star or a question mark this is one name, and a pattern that is that name is the same text.
-        let one_name = !self.text.contains(['*', '?']);
-        if other.text == "*" || one_name || !plain(&self.text) || !plain(&other.text) {
+        let one_name = !self.0.contains(['*', '?']);
+        if other.0 == "*" || one_name || !plain(&self.0) || !plain(&other.0) {
             return false;
         }
         // Witnesses: the stars stand for nothing, for a text that only a star can match (no pattern is that long), and
@@ -56,11 +57,11 @@ impl NamePattern {
         let long = "~".repeat(MAX_PATTERN + 1);
         let deep = format!("{long}/{long}");
         let witness = |one: &str, any: &str| {
-            other.text.replace("**", "\u{1}").replace('*', one).replace('\u{1}', any).replace('?', "~")
+            other.0.replace("**", "\u{1}").replace('*', one).replace('\u{1}', any).replace('?', "~")
         };
         [witness("", &long), witness(&long, &long), witness(&long, &deep)]
             .iter()
-            .all(|name| self.matcher.is_match(name))
+            .all(|name| self.matches(name))
     }
 }
 
@@ -80,12 +81,27 @@ impl FromStr for NamePattern {
         if text.split('/').any(|segment| segment.contains("**") && segment != "**") {
             return Err(PatternError(format!("`{text}`: `**` must stand alone between slashes")));
         }
-        let glob = GlobBuilder::new(text)
-            .literal_separator(true)
-            .backslash_escape(false)
-            .build()
-            .map_err(|error| PatternError(format!("`{text}` is not a pattern: {}", error.kind())))?;
-        Ok(NamePattern { text: text.to_owned(), matcher: glob.compile_matcher() })
+        // Outside of brackets, none of these is part of a name.
+        if text.starts_with('!') || text.contains('\\') {
+            return Err(PatternError(format!(
+                "`{text}`: neither `\\` nor a `!` in front occurs in any name"
+            )));
+        }
+        if text.starts_with('/') || text.ends_with('/') {
+            return Err(PatternError(format!("`{text}`: no name begins or ends with a slash")));
+        }
+        if ["{,", ",,", ",}", "{}"].iter().any(|empty| text.contains(empty)) {
+            return Err(PatternError(format!("`{text}`: there is an alternative that is empty")));
+        }
+        if text.matches('{').count() > MAX_GROUPS {
+            return Err(PatternError(format!("`{text}` has more than {MAX_GROUPS} groups of alternatives")));
+        }
+        if text.matches('{').count() != text.matches('}').count() || validate(text).is_err() {
+            return Err(PatternError(format!(
+                "`{text}` is not a pattern: brackets and braces must be opened and closed"
+            )));
+        }
+        Ok(NamePattern(text.to_owned()))
     }
 }
 
@@ -210,11 +226,20 @@ mod tests {
         assert!(name("team/**").matches("team/a/b") && !name("team/**").matches("steam/a"));
         assert!(name("*").matches("a/b/c") && name("nightly*").matches("nightly-1"));
         assert!(!name("a.c").matches("abc"));
+        assert!(
+            name("a[!b]c").matches("adc") && !name("a[!b]c").matches("a/c") && !name("a?c").matches("a/c")
+        );
+        assert!(name("{a,b/*}x").matches("b/cx") && !name("{a,b}").matches("c"));
     }
 
     #[test]
     fn what_is_no_name_pattern() {
         for text in ["", "[", "{a", "a b", "a\u{e9}", "**a", "a**/b", &"x".repeat(256), &"{".repeat(200)] {
+            assert!(text.parse::<NamePattern>().is_err(), "{text}");
+        }
+        for text in
+            ["!a", "a\\*", "/a", "a/", "**/", "a{,b}", "{a,}", "{}", "a}", "}a{", "[]", &"{a,b}".repeat(4)]
+        {
             assert!(text.parse::<NamePattern>().is_err(), "{text}");
         }
     }
@@ -357,6 +382,23 @@ mod tests {
         fn host_patterns_are_written_as_they_are_read(text in "(\\*\\.)?[a-zA-Z0-9.-]{1,12}(:[0-9]{1,5})?") {
             if let Ok(pattern) = text.parse::<HostPattern>() {
                 prop_assert_eq!(pattern.to_string().parse::<HostPattern>(), Ok(pattern));
+            }
+        }
+
+        /// What patterns mean is what another implementation says of them. Only here a class never stands for a slash.
+        #[test]
+        fn patterns_mean_the_same_elsewhere(
+            text in "([ab*?/-]|\\*\\*/|\\{[ab*?]{1,3}(,[ab*?/]{1,2}){0,2}\\}|\\[[!^]?[ab-]{1,3}\\]){1,6}",
+            names in prop::collection::vec("[ab-]{1,3}(/[ab-]{1,2}){0,3}", 50),
+        ) {
+            let other = globset::GlobBuilder::new(&text).literal_separator(true).backslash_escape(false).build();
+            if let (Ok(pattern), Ok(other)) = (text.parse::<NamePattern>(), other)
+                && text != "*"
+            {
+                let other = other.compile_matcher();
+                for name in names.iter().filter(|name| !text.contains('[') || !name.contains('/')) {
+                    prop_assert_eq!(pattern.matches(name), other.is_match(name), "{} {}", &text, name);
+                }
             }
         }
 

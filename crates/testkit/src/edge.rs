@@ -4,18 +4,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use entrepot_core::config::edge::{self as configuration, Kept, Place, Wanted};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::mirror;
 
+/// Where the Worker finds its configuration.
+const CONFIG: &str = "ENTREPOT_CONFIG";
+/// Where it finds what signs its tokens.
+const KEY: &str = "ENTREPOT_KEY";
 /// How long Node and the runtime may take to be ready, on a machine that does other things too.
 const START: Duration = Duration::from_secs(30);
 /// How long they may take to end by themselves.
@@ -30,11 +35,12 @@ pub struct Edge {
     /// Closing it ends the child.
     input: Option<ChildStdin>,
     log: Arc<Mutex<Vec<u8>>>,
+    raw: bool,
     vars: BTreeMap<String, String>,
     limits: BTreeMap<String, Value>,
     secrets: Vec<String>,
     may_panic: bool,
-    _home: TempDir,
+    home: TempDir,
 }
 
 /// What to start.
@@ -42,6 +48,7 @@ pub struct Edge {
 #[must_use = "nothing runs before `start`"]
 pub struct Builder {
     config: String,
+    raw: bool,
     vars: BTreeMap<String, String>,
     secrets: Vec<String>,
     limits: BTreeMap<String, Value>,
@@ -50,11 +57,18 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Sets a secret, which the Worker reads like a variable. It must never occur in the log.
+    /// Sets a secret, in KV if that is where the configuration wants it, else as a variable: its own, or instead of what
+    /// the configuration's text holds. It must never occur in the log.
     pub fn secret(mut self, name: &str, value: impl Into<String>) -> Self {
         let value = value.into();
         self.secrets.push(value.clone());
         self.var(name, value)
+    }
+
+    /// Deploys the text as it is, and not what is deployed of it: for one that is no configuration.
+    pub fn raw(mut self) -> Self {
+        self.raw = true;
+        self
     }
 
     /// Sets a variable of the Worker.
@@ -82,20 +96,24 @@ impl Builder {
         self
     }
 
-    /// Starts, and waits until requests are taken. Panics with the log if they are not within half a minute.
+    /// Starts, and waits until requests are taken. Panics with the log if they are not within half a minute, and with what
+    /// is wrong with the configuration if the edge cannot honour it.
     pub fn start(self) -> Edge {
         let home =
             tempfile::Builder::new().prefix("entrepot-edge-").tempdir().expect("a temporary directory");
-        let listen = free_address();
-        let config = self.config.replace("__ENDPOINT__", &format!("http://{listen}"));
-        let mut vars = self.vars;
-        vars.insert("ENTREPOT_CONFIG".to_owned(), config);
-        vars.entry("ENTREPOT_KEY".to_owned()).or_insert_with(|| "0".repeat(64));
+        let listen = mirror::free_address();
+        let deployed = Deployed::of(&self.config, listen, self.raw);
+        let mut vars = deployed.vars;
+        vars.insert(KEY.to_owned(), "0".repeat(64));
+        vars.extend(self.vars);
+        let kv: BTreeMap<String, String> =
+            deployed.kept.into_iter().filter_map(|name| vars.remove_entry(&name)).collect();
         let settings = json!({
             "bundle": self.bundle.unwrap_or_else(bundle),
             "persist": home.path().join("storage"),
             "port": listen.port(),
             "vars": vars,
+            "kv": kv,
             "rateLimits": self.limits,
         });
         let mut command = Command::new("node");
@@ -115,19 +133,50 @@ impl Builder {
             child,
             input: Some(input),
             log,
+            raw: self.raw,
             vars,
             limits: self.limits,
             secrets: self.secrets,
             may_panic: false,
-            _home: home,
+            home,
         };
         edge.wait_ready();
         edge
     }
 }
 
+/// A configuration as it is deployed.
+struct Deployed {
+    /// With the secrets that stood in the file.
+    vars: BTreeMap<String, String>,
+    /// The secrets that are kept in KV.
+    kept: Vec<String>,
+}
+
+impl Deployed {
+    fn of(config: &str, listen: SocketAddr, raw: bool) -> Deployed {
+        let text = config.replace("__ENDPOINT__", &format!("http://{listen}"));
+        if raw {
+            return Deployed { vars: BTreeMap::from([(CONFIG.to_owned(), text)]), kept: Vec::new() };
+        }
+        let made = configuration::bundle(&text, "the configuration", Place::Local)
+            .unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+        let mut deployed =
+            Deployed { vars: BTreeMap::from([(CONFIG.to_owned(), made.value)]), kept: Vec::new() };
+        for Wanted { kept, name, value, .. } in made.wanted {
+            if let Some(secret) = value {
+                deployed.vars.insert(name, secret.expose().to_owned());
+            } else if kept == Kept::Kv {
+                deployed.kept.push(name);
+            }
+        }
+        deployed
+    }
+}
+
 impl Edge {
-    /// Starts with this configuration, in which `__ENDPOINT__` is replaced by the public URL.
+    /// Starts with this configuration, in which `__ENDPOINT__` is replaced by the public URL. As when it is deployed, the
+    /// Worker gets it without its secrets, which are put beside it.
     pub fn start(config: impl Into<String>) -> Self {
         Self::builder(config).start()
     }
@@ -136,6 +185,7 @@ impl Edge {
     pub fn builder(config: impl Into<String>) -> Builder {
         Builder {
             config: config.into(),
+            raw: false,
             vars: BTreeMap::new(),
             secrets: Vec::new(),
             limits: BTreeMap::new(),
@@ -182,8 +232,8 @@ impl Edge {
 
     /// Replaces the configuration (`__ENDPOINT__` as in `start`) from the next restart on.
     pub fn write_config(&mut self, config: &str) {
-        let config = config.replace("__ENDPOINT__", &self.url(""));
-        self.set_var("ENTREPOT_CONFIG", config);
+        let deployed = Deployed::of(config, self.listen, self.raw);
+        self.vars.extend(deployed.vars);
     }
 
     /// Sets a variable from the next restart on.
@@ -236,6 +286,12 @@ impl Edge {
     /// Removes an entry of the namespace `ERRORS` past the Worker.
     pub fn kv_delete(&self, key: &str) {
         self.control("DELETE", &format!("/kv/entry?key={}", encoded(key)), &[]);
+    }
+
+    /// Loses what the Durable Objects of a class have stored, as from the next restart on.
+    pub fn lose(&self, class: &str) {
+        let stored = self.home.path().join("storage/do").join(format!("entrepot-{class}"));
+        fs::remove_dir_all(&stored).unwrap_or_else(|error| panic!("{}: {error}", stored.display()));
     }
 
     /// Empties the cache in front. Answers how many entries it held.
@@ -345,11 +401,6 @@ pub fn bundle() -> PathBuf {
 
 fn runner() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/dev/run.mjs")
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
 }
 
 fn json_of(bytes: &[u8]) -> Value {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::time::Duration;
 
 use entrepot_testkit::edge::{self, Edge};
 use entrepot_testkit::need;
@@ -41,9 +42,46 @@ fn the_script_stays_below_its_limit() {
 fn answers_in_the_real_runtime() {
     need!("answers_in_the_real_runtime", "node");
     let edge = Edge::start(CONFIG);
-    let elsewhere = ureq::get(edge.url("/elsewhere")).config().http_status_as_error(false).build().call();
-    assert_eq!(elsewhere.expect("an answer").status(), 404);
+    assert_eq!(get(&edge, "/elsewhere").0, 404);
     assert!(edge.rss_anon_kb() > 0);
+}
+
+/// What stands in the file of a secret is put beside what is deployed, and KV holds what belongs there.
+#[test]
+fn secrets_are_deployed_apart() {
+    need!("secrets_are_deployed_apart", "node");
+    let config = CONFIG.to_owned()
+        + r#"      auth: { username: "user", password: "hunter2-in-the-file" }
+    - name: other
+      url: https://other.example.com
+      auth: { username: "user", password_kv: "other-password" }
+"#;
+    let edge = Edge::builder(config).secret("other-password", "hunter2-in-kv").start();
+    assert_eq!(get(&edge, "/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(edge.kv("other-").get("other-password").map(String::as_str), Some("hunter2-in-kv"));
+}
+
+/// A Worker that was deployed with what it cannot use serves nothing, and says why where its owner reads it.
+#[test]
+fn a_refused_configuration_serves_nothing() {
+    need!("a_refused_configuration_serves_nothing", "node");
+    let misspelt = r#"{"proxy":{"endpoint":"__ENDPOINT__","acces":{"anonymous":true},"sources":
+        [{"name":"hub","url":"https://registry-1.docker.io","auth":{"username":"u","pasword":"hunter2"}}]}}"#;
+    for (config, why) in [
+        (misspelt, "proxy.sources[0].auth.pasword: this key is unknown"),
+        ("proxy: { endpoint: hunter2 }", "ENTREPOT_CONFIG:1: this is not JSON"),
+    ] {
+        let edge = Edge::builder(config).raw().secret("ENTREPOT_KEY", "5a".repeat(32)).start();
+        for path in ["/", "/healthz", "/v2/", "/v2/library/busybox/manifests/latest", "/token"] {
+            let (status, body) = get(&edge, path);
+            assert_eq!(status, 503, "{path}");
+            let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(body["errors"][0]["code"], "UNAVAILABLE", "{path}");
+        }
+        edge.scheduled("* * * * *");
+        edge.wait_until(Duration::from_secs(10), "the log says why", |edge| edge.log().contains(why));
+        assert!(!edge.log().contains("hunter2"), "{}", edge.log());
+    }
 }
 
 #[test]
@@ -73,4 +111,10 @@ fn ends_with_its_owner() {
     drop(edge);
     assert!(fs::metadata(runtime).is_err(), "workerd is gone");
     assert!(std::net::TcpStream::connect(address).is_err(), "its port is free");
+}
+
+fn get(edge: &Edge, path: &str) -> (u16, String) {
+    let answer = ureq::get(edge.url(path)).config().http_status_as_error(false).build().call();
+    let mut answer = answer.expect("an answer");
+    (answer.status().as_u16(), answer.body_mut().read_to_string().expect("a text"))
 }

@@ -57,7 +57,7 @@ const VALUES: &str = r#"
 | network | `10.0.0.0/8`, `fd00::/8`, `127.0.0.1` | |
 | URL | `https://registry.example.com`, `https://host:5000` | scheme, host and port; no path, no credentials |
 | name | `dockerhub` | 1 to 64 letters, digits, `-`, `_` and `.` |
-| name pattern | `library/*`, `team/**`, `nightly*`, `*` | `*` is anything but `/`, `**` between slashes is anything, `?` one character, `{a,b}` either; a lone `*` matches all |
+| name pattern | `library/*`, `team/**`, `nightly*`, `*` | `*` is anything but `/`, `**` between slashes is anything, `?` one character but `/`, `[ab]` and `[!a]` likewise, `{a,b}` either (three times at most); a lone `*` matches all |
 | image | `docker.io/library/alpine:3.20`, `ghcr.io/org/app@sha256:…` | registry, repository, and tag or digest |
 | platform | `linux/amd64`, `linux/arm/v7` | |
 | schedule | `*/5 * * * *` | minute, hour, day, month and weekday, as cron has them |

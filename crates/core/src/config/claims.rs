@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use url::{Host, Url};
 
-use super::read::{Found, Reader};
+use super::read::{Found, Reader, spot};
 use super::source::Draft;
 
 /// Checks the names and hosts of all sources against each other, and gives each source those that follow from the rest.
@@ -31,7 +31,7 @@ fn own_names(reader: &mut Reader<'_>, drafts: &[Draft]) {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     for draft in drafts {
         if let Some(line) = seen.insert(draft.source.name.to_lowercase(), draft.name_at.line) {
-            let message = format!("the source in line {line} has the name `{}` too", draft.source.name);
+            let message = format!("the source in {} has the name `{}` too", spot(line), draft.source.name);
             reader.problem(&draft.name_at, message, "give each source its own name");
         }
     }
@@ -50,8 +50,9 @@ fn urls(reader: &mut Reader<'_>, drafts: &mut [Draft], endpoint: Option<&Url>) {
         let twin = before.iter().find(|other| other.source.url.origin() == draft.source.url.origin());
         if let Some(twin) = twin.filter(|twin| derived(draft) && derived(twin)) {
             let message = format!(
-                "the source `{}` in line {} is this registry too",
-                twin.source.name, twin.url_at.line
+                "the source `{}` in {} is this registry too",
+                twin.source.name,
+                spot(twin.url_at.line)
             );
             reader.problem(&draft.url_at, message, "make them one, or give each its own `names`");
             draft.names.clear();
@@ -71,14 +72,15 @@ fn claim(
             match owners.get(&claim.value) {
                 None => _ = owners.insert(claim.value, (index, claim.at.line)),
                 Some((owner, line)) if *owner == index => {
-                    let message = format!("the {what} `{}` is already in line {line}", claim.value);
+                    let message = format!("the {what} `{}` is already in {}", claim.value, spot(*line));
                     reader.problem(&claim.at, message, "keep one of the two");
                 }
                 Some((owner, line)) => {
                     let other = &drafts[*owner].source.name;
                     let message = format!(
-                        "the {what} `{}` already means the source `{other}` (line {line})",
-                        claim.value
+                        "the {what} `{}` already means the source `{other}` ({})",
+                        claim.value,
+                        spot(*line)
                     );
                     reader.problem(&claim.at, message, format!("give this source `{what}s` of its own"));
                 }

@@ -15,7 +15,8 @@ use super::{Loaded, SecretRef, read_all};
 pub use bundle::{Bundle, Kept, Wanted, bundle};
 
 /// As [`super::parse`], where a Worker runs: `access.anonymous` is false and `rate_limit` is `100/min` unless the file says
-/// otherwise, and what the edge cannot honour is a problem. `secrets` is asked for variables only.
+/// otherwise, and what the edge cannot honour is a problem. `secrets` is asked for variables only. Without the feature `yaml`
+/// the text must be JSON, as [`bundle`] makes it.
 ///
 /// # Errors
 /// All that is wrong.
@@ -24,7 +25,7 @@ pub fn parse(
     file: &str,
     secrets: &mut dyn FnMut(&SecretRef) -> Result<String, String>,
 ) -> Result<Loaded, Problems> {
-    read_all(text, Reader::new(file, Site::Edge, secrets))
+    read_all(Node::parse(text), Reader::new(file, Site::Edge, secrets))
 }
 
 /// Where a Worker is to run.
@@ -46,7 +47,7 @@ pub fn check(text: &str, file: &str, place: Place) -> Result<Loaded, Problems> {
         Place::Platform => Site::EdgeToBe,
         Place::Local => Site::Edge,
     };
-    read_all(text, Reader::new(file, site, &mut stand_in))
+    read_all(Node::parse(text), Reader::new(file, site, &mut stand_in))
 }
 
 /// What can be read as a password and as a client's line.

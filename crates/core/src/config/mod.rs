@@ -8,6 +8,7 @@ mod overlap;
 mod problem;
 mod read;
 pub mod schema;
+#[cfg(feature = "yaml")]
 mod show;
 mod source;
 mod tree;
@@ -19,11 +20,12 @@ use std::fmt;
 
 pub use model::*;
 pub use problem::{Problem, Problems};
+#[cfg(feature = "yaml")]
 pub use show::show;
 
 use problem::Complaint;
 use read::{At, Reader, Site};
-use tree::{Node, Value};
+use tree::{Node, Unread, Value};
 
 /// The configuration that holds when there is no file: well-known registries, on the loopback address.
 pub const DEFAULT: &str = include_str!("default.yml");
@@ -56,11 +58,11 @@ pub fn parse(
     file: &str,
     secrets: &mut dyn FnMut(&SecretRef) -> Result<String, String>,
 ) -> Result<Loaded, Problems> {
-    read_all(text, Reader::new(file, Site::Home, secrets))
+    read_all(Node::parse(text), Reader::new(file, Site::Home, secrets))
 }
 
-fn read_all(text: &str, mut reader: Reader<'_>) -> Result<Loaded, Problems> {
-    let config = match Node::parse(text) {
+fn read_all(parsed: Result<Node, Unread>, mut reader: Reader<'_>) -> Result<Loaded, Problems> {
+    let config = match parsed {
         Err((line, column, complaint)) => {
             reader.complain(&At { key: String::new(), line, column }, complaint);
             None

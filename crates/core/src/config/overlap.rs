@@ -1,7 +1,7 @@
 //! Patterns that can never be reached, because an earlier one takes everything.
 
 use super::model::TtlRule;
-use super::read::{Found, Reader};
+use super::read::{Found, Reader, spot};
 use super::source::Draft;
 use crate::pattern::NamePattern;
 
@@ -15,10 +15,10 @@ pub(super) fn images(reader: &mut Reader<'_>, drafts: &[Draft]) {
         let first = all[..index].iter().find(|(_, earlier)| earlier.value.covers(&later.value));
         if let Some((owner, earlier)) = first {
             let message = format!(
-                "`{}` is never reached: `{}` of the source `{owner}` (line {}) matches first",
+                "`{}` is never reached: `{}` of the source `{owner}` ({}) matches first",
                 later.value.as_str(),
                 earlier.value.as_str(),
-                earlier.at.line
+                spot(earlier.at.line)
             );
             reader.problem(&later.at, message, "remove one of the two, or put the narrower one first");
         }
@@ -34,8 +34,8 @@ pub(super) fn rules(reader: &mut Reader<'_>, rules: &[Found<TtlRule>]) {
         });
         if let Some((number, earlier)) = first {
             let message = format!(
-                "this rule is never reached: rules[{number}] (line {}) matches first",
-                earlier.at.line
+                "this rule is never reached: rules[{number}] ({}) matches first",
+                spot(earlier.at.line)
             );
             reader.problem(&later.at, message, "remove one of the two, or put the narrower one first");
         }

@@ -129,6 +129,11 @@ impl At {
     }
 }
 
+/// What messages call another place. Readers of JSON know none.
+pub(super) fn spot(line: u32) -> String {
+    if line == 0 { "another place".to_owned() } else { format!("line {line}") }
+}
+
 impl<'n> Section<'n> {
     /// Holds a mapping against its table.
     pub(super) fn open(
@@ -170,7 +175,7 @@ impl<'n> Section<'n> {
 
     fn admit(&mut self, reader: &mut Reader<'_>, at: At, key: &'static Key, node: &'n Node) {
         if let Some((_, first)) = self.entries.iter().find(|(known, _)| known.name == key.name) {
-            let message = format!("this key is already in line {}", first.at.line);
+            let message = format!("this key is already in {}", spot(first.at.line));
             return reader.problem(&at, message, "keep one of the two");
         }
         // An empty value counts as given, so that a required key is not reported twice.

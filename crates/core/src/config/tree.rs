@@ -1,18 +1,26 @@
-//! YAML as a tree that remembers where each value stands.
+//! The text as a tree that remembers where each value stands: YAML, or JSON alone where the feature `yaml` is off. What is
+//! deployed to the edge is JSON, and need not bring a reader of YAML along.
 //!
 //! The whole file is read before anything in it is judged, so that one wrong value does not hide the next.
 
+#[cfg(any(test, not(feature = "yaml")))]
+pub(super) mod json;
+#[cfg(feature = "yaml")]
+mod yaml;
+
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_saphyr::Spanned;
-use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 
 use super::problem::Complaint;
 
 /// The largest configuration that is read, in bytes.
 pub(super) const MAX_TEXT: usize = 1 << 20;
+
+/// What is wrong with a text, and its line and column.
+pub(super) type Unread = (u32, u32, Complaint);
 
 /// A value and its place. Lines and columns count from 1; 0 is nowhere.
 #[derive(Clone, Debug, Default)]
@@ -44,37 +52,22 @@ pub(super) struct Entry {
 }
 
 impl Node {
-    /// Reads one YAML document.
+    /// Reads one document.
     ///
     /// # Errors
-    /// What is wrong with the text, with line and column, when it is not YAML, is larger than [`MAX_TEXT`], is nested
-    /// too deep, or expands to too much through aliases.
-    pub(super) fn parse(text: &str) -> Result<Node, (u32, u32, Complaint)> {
+    /// What is wrong with the text, with line and column, when it is not YAML (JSON without that feature), is larger than
+    /// [`MAX_TEXT`], is nested too deep, or expands to too much through aliases.
+    pub(super) fn parse(text: &str) -> Result<Node, Unread> {
+        #[cfg(not(feature = "yaml"))]
+        use json::read;
+        #[cfg(feature = "yaml")]
+        use yaml::read;
+
         if text.len() > MAX_TEXT {
             let message = format!("the file has {} bytes; {MAX_TEXT} are read at most", text.len());
             return Err((0, 0, Complaint::new(message, "make it smaller")));
         }
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! {
-                max_depth: 24,
-                max_nodes: 20_000,
-                max_events: 80_000,
-                max_anchors: 1_000,
-                max_aliases: 1_000,
-                max_recorded_anchor_events: 20_000,
-                flow_nesting_limit: 24,
-            },
-            duplicate_keys: DuplicateKeyPolicy::PassThrough,
-            merge_keys: MergeKeyPolicy::AsOrdinary,
-            emit_comments: false,
-            strict_booleans: true,
-        };
-        serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
-            let error = error.without_snippet();
-            let (line, column) =
-                error.location().map_or((0, 0), |place| (clamp(place.line()), clamp(place.column())));
-            (line, column, Complaint::new(error.to_string(), "make it one valid YAML document"))
-        })
+        read(text)
     }
 
     /// The first of this name, if this is a section.
@@ -106,31 +99,50 @@ impl Node {
     }
 }
 
-fn clamp(place: u64) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
+/// What a reader tells of the places of values.
+trait Places {
+    fn placed<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Placed<T, Self>, D::Error>;
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Node, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        let (line, column) = (clamp(spanned.referenced.line()), clamp(spanned.referenced.column()));
-        Ok(Node { line, column, value: spanned.value })
+/// A value, and where it stands.
+struct Placed<T, P: ?Sized> {
+    line: u32,
+    column: u32,
+    value: T,
+    by: PhantomData<P>,
+}
+
+/// A value whose parts stand where that reader says.
+struct Tree<P>(Value, PhantomData<P>);
+
+impl<P> Placed<Tree<P>, P> {
+    fn node(self) -> Node {
+        Node { line: self.line, column: self.column, value: self.value.0 }
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+impl<'de, T: Deserialize<'de>, P: Places> Deserialize<'de> for Placed<T, P> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        P::placed(deserializer)
     }
 }
 
-struct ValueVisitor;
+impl<'de, P: Places> Deserialize<'de> for Tree<P> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = deserializer.deserialize_any(ValueVisitor::<P>(PhantomData))?;
+        Ok(Tree(value, PhantomData))
+    }
+}
 
-impl<'de> Visitor<'de> for ValueVisitor {
+struct ValueVisitor<P>(PhantomData<P>);
+
+impl<'de, P: Places> Visitor<'de> for ValueVisitor<P> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a YAML value")
+        f.write_str("a value")
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
@@ -170,28 +182,28 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
+        deserializer.deserialize_any(self)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
+        while let Some(item) = items.next_element::<Placed<Tree<P>, P>>()? {
+            list.push(item.node());
         }
         Ok(Value::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key::<Spanned<String>>()? {
-            let (line, column) = (clamp(key.referenced.line()), clamp(key.referenced.column()));
-            entries.push(Entry { key: key.value, line, column, node: map.next_value()? });
+        while let Some(key) = map.next_key::<Placed<String, P>>()? {
+            let node = map.next_value::<Placed<Tree<P>, P>>()?.node();
+            entries.push(Entry { key: key.value, line: key.line, column: key.column, node });
         }
         Ok(Value::Map(entries))
     }
 }
 
-/// The other way: a tree as YAML, in its own order.
+/// The other way: a tree as text, in its own order.
 impl Serialize for Node {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.value {

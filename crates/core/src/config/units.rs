@@ -141,6 +141,7 @@ impl Scalar for Rate {
 }
 
 /// In the largest unit that leaves nothing over.
+#[cfg(feature = "yaml")]
 pub(super) fn duration_text(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 {
@@ -151,11 +152,13 @@ pub(super) fn duration_text(duration: Duration) -> String {
 }
 
 /// In the largest unit that leaves nothing over.
+#[cfg(feature = "yaml")]
 pub(super) fn size_text(bytes: u64) -> String {
     let unit = SIZE_UNITS.iter().find(|(_, scale)| bytes.is_multiple_of(*scale));
     unit.map_or_else(|| bytes.to_string(), |(name, scale)| format!("{}{name}", bytes / scale))
 }
 
+#[cfg(feature = "yaml")]
 pub(super) fn rate_text(count: u32, per: Duration) -> String {
     let unit = RATE_UNITS.iter().find(|(_, seconds)| *seconds == per.as_secs());
     format!("{count}/{}", unit.map_or("s", |(name, _)| name))

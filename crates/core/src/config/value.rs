@@ -373,6 +373,7 @@ impl Scalar for Schedule {
 }
 
 /// Scheme, host and port, without the slash that `Url` puts at the end.
+#[cfg(feature = "yaml")]
 pub(super) fn origin_text(url: &Url) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }

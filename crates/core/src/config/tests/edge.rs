@@ -368,3 +368,51 @@ fn the_bundle_means_the_same_and_holds_no_secret() {
     assert!(edge::bundle(&FULL.replace("\"7/min\"", "\"7/s\""), "c", Place::Platform).is_err());
     assert!(edge::bundle("proxy: [", "c", Place::Platform).is_err());
 }
+
+/// A text as the Worker reads it, which brings no reader of YAML.
+fn in_json(text: &str) -> Result<Loaded, Vec<String>> {
+    let parsed = tree::json::read(text);
+    read_all(parsed, Reader::new("ENTREPOT_CONFIG", Site::Edge, &mut one_client))
+        .map_err(|Problems(problems)| problems.iter().map(Problem::to_string).collect())
+}
+
+#[test]
+fn what_is_deployed_needs_no_yaml() {
+    for (text, place) in [
+        (FULL.to_owned(), Place::Platform),
+        (with_proxy(&["endpoint: \"http://127.0.0.1:1\"", "access: { tokens_env: T }"]), Place::Local),
+    ] {
+        let made = edge::bundle(&text, "c", place).unwrap();
+        let loaded = in_json(&made.value).unwrap();
+        let from_yaml = edge::parse(&made.value, "ENTREPOT_CONFIG", &mut one_client).unwrap();
+        assert_eq!(format!("{loaded:?}"), format!("{from_yaml:?}"));
+    }
+}
+
+#[test]
+fn json_is_refused_as_clearly() {
+    let sources = r#"[{"name":"a","url":"https://a.example.com"}]"#;
+    for (text, message) in [
+        (String::new(), "ENTREPOT_CONFIG:1: this is not JSON: EOF"),
+        ("null".to_owned(), "ENTREPOT_CONFIG: the file is empty"),
+        (with_proxy(&[]), "ENTREPOT_CONFIG:1: this is not JSON: expected"),
+        ("{\"proxy\":\n {\"endpoint\":\"hunter2}".to_owned(), "ENTREPOT_CONFIG:2: this is not JSON: EOF"),
+        ("[".repeat(1000), "ENTREPOT_CONFIG:1: this is not JSON: recursion limit"),
+        (r#"{"proxy":{"sources":1}} x"#.to_owned(), "ENTREPOT_CONFIG:1: this is not JSON: trailing"),
+        (
+            format!(
+                r#"{{"proxy":{{"endpoint":"https://e.example.org","access":{{"tokens_env":"T"}},"sources":{sources},"sources":{sources}}}}}"#
+            ),
+            "ENTREPOT_CONFIG: proxy.sources: this key is already in another place",
+        ),
+        (
+            format!(r#"{{"proxy":{{"endpoint":7,"access":{{"tokens_env":"T"}},"sources":{sources}}}}}"#),
+            "ENTREPOT_CONFIG: proxy.endpoint: ",
+        ),
+    ] {
+        let problems = in_json(&text).expect_err(&text);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(message) && problems[0].contains(" — "), "{problems:?}");
+        assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    }
+}

@@ -63,6 +63,7 @@ proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC{0,200}") {
         _ = load(&text);
+        _ = tree::json::read(&text);
     }
 
     #[test]
@@ -88,6 +89,10 @@ proptest! {
             let bundle = edge::bundle(&text, "c", Place::Platform).unwrap();
             let again = edge::check(&bundle.value, "bundle", Place::Platform).unwrap();
             prop_assert_eq!(format!("{:?}", &again.config), format!("{:?}", loaded.config));
+            let parsed = tree::json::read(&bundle.value);
+            let one_client = &mut |_: &SecretRef| Ok(format!("name:{}", "0".repeat(64)));
+            let deployed = read_all(parsed, Reader::new("bundle", Site::Edge, one_client)).unwrap();
+            prop_assert_eq!(format!("{:?}", &deployed.config.sources), format!("{:?}", loaded.config.sources));
         }
     }
 
