@@ -15,7 +15,7 @@ use crate::{sources, worker};
 const BINARY_FEATURES: &[&str] = &["failpoints"];
 
 /// Test files of the testkit whose names begin so need real registries and clients.
-const REAL: &[&str] = &["clients", "real", "conformance"];
+const REAL: &[&str] = &["clients", "real", "conformance", "worker_clients"];
 
 /// Test files of the testkit whose names begin so need the Worker.
 const WORKER: &str = "worker";

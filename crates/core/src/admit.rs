@@ -4,6 +4,7 @@
 mod forwarded;
 mod framing;
 mod query;
+mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::time::Now;
 pub use forwarded::client_address;
 pub use query::MAX_QUERY;
 use query::{Query, referrers, tags};
+pub use watch::{Watcher, watcher};
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]

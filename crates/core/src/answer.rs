@@ -99,5 +99,17 @@ pub fn token(body: &[u8], head_only: bool) -> Answer {
     answer
 }
 
+/// What Prometheus reads, for those who may know.
+pub fn metrics(text: String, head_only: bool) -> Answer {
+    let mut answer = Answer::new(StatusCode::OK);
+    answer.set(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    answer.set(header::CONTENT_LENGTH, text.len().to_string());
+    answer.set(header::CACHE_CONTROL, "no-store");
+    if !head_only {
+        answer.body = text.into();
+    }
+    answer
+}
+
 #[cfg(test)]
 mod tests;

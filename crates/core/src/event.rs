@@ -85,6 +85,7 @@ pub enum Route {
     Referrers,
     Catalog,
     Upload,
+    Metrics,
     Other,
 }
 
@@ -182,6 +183,7 @@ impl Route {
         Route::Referrers,
         Route::Catalog,
         Route::Upload,
+        Route::Metrics,
         Route::Other,
     ];
 
@@ -195,6 +197,7 @@ impl Route {
             Route::Referrers => "referrers",
             Route::Catalog => "catalog",
             Route::Upload => "upload",
+            Route::Metrics => "metrics",
             Route::Other => "other",
         }
     }

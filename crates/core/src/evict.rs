@@ -44,5 +44,40 @@ pub fn outlived(used: Wall, blob_ttl: Option<Duration>, now: Wall) -> bool {
     blob_ttl.is_some_and(|ttl| now.since(used) > ttl)
 }
 
+/// Objects that a store removes in one go, where others keep its order for it.
+pub const SLICE: usize = 500;
+/// Objects of a store that are looked at in one go, to see whether its order knows them.
+pub const PAGE: usize = 500;
+/// How long an object that the store itself has not verified may still be on its way there.
+const ON_ITS_WAY: Duration = Duration::from_secs(3600);
+
+/// What makes room in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes.
+    pub max_size: u64,
+    pub blob_ttl: Option<Duration>,
+    pub now: Wall,
+}
+
+/// The next [`SLICE`] objects at most that have to go from a store of `used` bytes: what has outlived its use, and what was
+/// used longest ago until the rest fits. `candidates` as for [`plan`]. An empty answer: nothing has to.
+pub fn slice(room: &Room, used: u64, candidates: impl IntoIterator<Item = Candidate>) -> Vec<Candidate> {
+    let mut goal = goal(room.max_size, used, 0);
+    let goes = |candidate: &Candidate| {
+        let goes = goal > 0 || outlived(candidate.used, room.blob_ttl, room.now);
+        goal = goal.saturating_sub(candidate.size);
+        goes
+    };
+    candidates.into_iter().filter(|candidate| !candidate.busy).take(SLICE).take_while(goes).collect()
+}
+
+/// Whether an object that is found in a store, and that nobody told of, counts from now on. `verified`: the store has
+/// compared its digest. What it has not may be being verified, and belongs to whoever does that until it is told of, or
+/// until nobody can be at it any more.
+pub fn counts(verified: bool, stored: Wall, now: Wall) -> bool {
+    verified || now.since(stored) > ON_ITS_WAY
+}
+
 #[cfg(test)]
 mod tests;

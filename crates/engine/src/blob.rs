@@ -125,7 +125,7 @@ impl<H: Host> Engine<H> {
 
     /// The same blob may be stored for another repository: that says nothing of this one. Upstream is asked by HEAD, once
     /// for all who wait. The size, if upstream says it.
-    async fn whether_shown(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Failure> {
+    pub(crate) async fn whether_shown(&self, place: &Place, digest: Digest) -> Result<Option<u64>, Failure> {
         match self.fly(Work::Show(place.clone(), digest)).await.landed? {
             Landed::Shown(size) => Ok(size),
             _ => Err(Self::unexpected("a look at a blob")),
@@ -156,7 +156,7 @@ impl<H: Host> Engine<H> {
         }
     }
 
-    async fn shown(&self, place: &Place, digest: Digest) -> Option<Shown> {
+    pub(crate) async fn shown(&self, place: &Place, digest: Digest) -> Option<Shown> {
         self.load(&place.shared_key("blob", &digest.to_string())).await
     }
 

@@ -16,6 +16,7 @@ mod place;
 pub mod ports;
 mod reply;
 mod tag;
+pub mod warm;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use entrepot_core::access::{self, Client};
-use entrepot_core::admit::{self, Admitted, Incoming, Request};
+use entrepot_core::admit::{self, Admitted, Incoming, Request, Watcher};
 use entrepot_core::answer::{self, Answer, FailureContext, Trace, Verdict};
 use entrepot_core::config::{Config, Source};
 use entrepot_core::event::{Event, Route};
@@ -102,6 +103,28 @@ impl<H: Host> Engine<H> {
         facts.failed(&failure);
         let config = self.host.config();
         Reply { answer: answer::failure(&failure, &answer::FailureContext::new(&config)), body: None, facts }
+    }
+
+    /// See [`admit::watcher`].
+    pub fn watcher(&self, head: &http::request::Parts, peer: IpAddr) -> Option<Watcher> {
+        admit::watcher(&self.host.config(), head, peer, &self.host.signing_key(), self.host.now())
+    }
+
+    /// The answer to a watcher. `metrics`: the text, unless it cannot be had.
+    pub fn told(&self, watcher: &Watcher, metrics: Option<String>) -> Reply<<H::Blobs as Blobs>::Body> {
+        let Watcher { client, head_only } = watcher;
+        let mut facts = Facts::new(Route::Metrics, client.address).of(client);
+        let answer = metrics.map_or_else(
+            || {
+                let failure = Failure::new(Reason::StoreFailed, "the metrics cannot be read; try again");
+                facts.failed(&failure);
+                let config = self.host.config();
+                let context = FailureContext { head_only: *head_only, ..FailureContext::new(&config) };
+                answer::failure(&failure, &context)
+            },
+            |text| answer::metrics(text, *head_only),
+        );
+        Reply { answer, body: None, facts }
     }
 
     /// The answer where the store lost the object that was about to be sent.

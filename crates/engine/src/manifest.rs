@@ -92,7 +92,12 @@ impl<H: Host> Engine<H> {
         Ok(answer)
     }
 
-    async fn by_digest(&self, place: &Place, digest: Digest, head: bool) -> Result<Found, Failure> {
+    pub(crate) async fn by_digest(
+        &self,
+        place: &Place,
+        digest: Digest,
+        head: bool,
+    ) -> Result<Found, Failure> {
         match self.held(place, digest).await {
             Some(held) => Ok(Found::of(held, Trace::new(Verdict::Hit))),
             None => self.cold(place, Reference::Digest(digest), head).await,

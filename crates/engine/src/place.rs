@@ -1,11 +1,14 @@
 //! As whom we ask upstream, and whether the client may have what comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use entrepot_core::access::{self, Probed, PublicRecord, Standing};
 use entrepot_core::admit::Incoming;
+use entrepot_core::config::Source;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::upstream::{Verb, What};
+use entrepot_oci::name::Repository;
 
 use crate::Engine;
 use crate::job::{Landed, Place, Work};
@@ -13,6 +16,14 @@ use crate::ports::Host;
 
 /// How long a verdict on a repository is kept, so that it outlives an outage; it is asked anew long before.
 const KEEP_VERDICT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Place {
+    /// As whom we ask with the source's credentials. `public`: whether anyone may see the repository.
+    fn trusted(self, public: bool) -> Place {
+        let credentialed = access::credentialed(&self.source, &self.repository, public);
+        Place { trusted: true, credentialed, ..self }
+    }
+}
 
 impl<H: Host> Engine<H> {
     /// Where `call` leads. `what` is what the client asks for: an anonymous HEAD for it shows whether the repository is
@@ -33,20 +44,34 @@ impl<H: Host> Engine<H> {
         }
         let public = match access::standing(source, repository, &call.client) {
             Standing::Public => true,
-            Standing::Open => {
-                let record = self.public_record(&anonymous).await;
-                access::probe_verdict(record.as_ref(), self.host.now().wall) == Some(true)
-            }
+            Standing::Open => self.is_known_public(&anonymous).await,
             Standing::Probe => {
                 self.require_public(&anonymous, what).await?;
                 true
             }
         };
-        Ok(Place {
-            trusted: true,
-            credentialed: access::credentialed(source, repository, public),
-            ..anonymous
-        })
+        Ok(anonymous.trusted(public))
+    }
+
+    /// Where the mirror asks of its own accord: as for a known client.
+    pub(crate) async fn own_place(&self, source: &Arc<Source>, repository: &Repository) -> Place {
+        let anonymous = Place {
+            source: source.clone(),
+            repository: repository.clone(),
+            trusted: false,
+            credentialed: false,
+            client: None,
+        };
+        if source.auth.is_none() {
+            return anonymous;
+        }
+        let public = self.is_known_public(&anonymous).await;
+        anonymous.trusted(public)
+    }
+
+    async fn is_known_public(&self, place: &Place) -> bool {
+        let record = self.public_record(place).await;
+        access::probe_verdict(record.as_ref(), self.host.now().wall) == Some(true)
     }
 
     async fn public_record(&self, place: &Place) -> Option<PublicRecord> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -23,8 +23,6 @@ const CONFIG: &str = "ENTREPOT_CONFIG";
 const KEY: &str = "ENTREPOT_KEY";
 /// How long Node and the runtime may take to be ready, on a machine that does other things too.
 const START: Duration = Duration::from_secs(30);
-/// How often it is tried with another port.
-const ATTEMPTS: u32 = 5;
 /// How long they may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -101,19 +99,9 @@ impl Builder {
     /// Starts, and waits until requests are taken. Panics with the log if they are not within half a minute, and with what
     /// is wrong with the configuration if the edge cannot honour it.
     pub fn start(self) -> Edge {
-        for _ in 0..ATTEMPTS {
-            let mut edge = self.clone().spawn();
-            if edge.wait_ready() {
-                return edge;
-            }
-        }
-        panic!("another process took each of {ATTEMPTS} ports that were free a moment before");
-    }
-
-    fn spawn(self) -> Edge {
         let home =
             tempfile::Builder::new().prefix("entrepot-edge-").tempdir().expect("a temporary directory");
-        let listen = free_address();
+        let listen = mirror::free_address();
         let deployed = Deployed::of(&self.config, listen, self.raw);
         let mut vars = deployed.vars;
         vars.insert(KEY.to_owned(), "0".repeat(64));
@@ -139,7 +127,7 @@ impl Builder {
         mirror::collect(child.stderr.take().expect("a piped stderr"), Arc::clone(&log));
         let mut input = child.stdin.take().expect("a piped stdin");
         writeln!(input, "{settings}").expect("node reads its settings");
-        Edge {
+        let mut edge = Edge {
             listen,
             control: String::new(),
             child,
@@ -151,7 +139,9 @@ impl Builder {
             secrets: self.secrets,
             may_panic: false,
             home,
-        }
+        };
+        edge.wait_ready();
+        edge
     }
 }
 
@@ -298,6 +288,12 @@ impl Edge {
         self.control("DELETE", &format!("/kv/entry?key={}", encoded(key)), &[]);
     }
 
+    /// Loses what the Durable Objects of a class have stored, as from the next restart on.
+    pub fn lose(&self, class: &str) {
+        let stored = self.home.path().join("storage/do").join(format!("entrepot-{class}"));
+        fs::remove_dir_all(&stored).unwrap_or_else(|error| panic!("{}: {error}", stored.display()));
+    }
+
     /// Empties the cache in front. Answers how many entries it held.
     pub fn purge_cache(&self) -> u64 {
         json_of(&self.control("POST", "/cache/purge", &[])).as_u64().expect("a number of entries")
@@ -335,8 +331,7 @@ impl Edge {
         self.may_panic = true;
     }
 
-    /// False if somebody else has taken the port.
-    fn wait_ready(&mut self) -> bool {
+    fn wait_ready(&mut self) {
         let start = Instant::now();
         loop {
             let log = self.log();
@@ -344,14 +339,11 @@ impl Edge {
                 log.lines().find_map(|line| line.strip_prefix("ready ")).filter(|_| log.ends_with('\n'));
             if let Some(control) = line.and_then(|line| line.split_once(" control ")) {
                 self.control = control.1.to_owned();
-                return true;
+                return;
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 // The readers may be a moment behind the exit.
                 std::thread::sleep(Duration::from_millis(50));
-                if self.log().contains("Address already in use") {
-                    return false;
-                }
                 panic!("the Worker ended at once ({status}); log:\n{}", self.log());
             }
             assert!(start.elapsed() < START, "the Worker is not ready within {START:?}; log:\n{log}");
@@ -419,11 +411,6 @@ pub fn bundle() -> PathBuf {
 
 fn runner() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker/dev/run.mjs")
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
 }
 
 fn json_of(bytes: &[u8]) -> Value {

@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -411,10 +412,25 @@ pub fn binary() -> PathBuf {
 }
 
 fn free_addresses() -> (SocketAddr, SocketAddr) {
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-    // Both are held at once, so that they differ.
-    let (one, two) = (bind(), bind());
-    (one.local_addr().expect("bound"), two.local_addr().expect("bound"))
+    (free_address(), free_address())
+}
+
+/// An address of this machine for a process that is about to start. Its port is none of those that the kernel gives to
+/// outgoing connections (32768 and up, unless told otherwise), so that nobody takes it meanwhile by chance.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const PORTS: u16 = 12_000;
+    // Other test processes begin elsewhere.
+    let start = (std::process::id().wrapping_mul(7_919) % u32::from(PORTS)) as u16;
+    for _ in 0..PORTS {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no port from {FIRST} on is free");
 }
 
 pub(crate) fn collect(mut from: impl Read + Send + 'static, log: Arc<Mutex<Vec<u8>>>) {

@@ -21,6 +21,7 @@ use worker::{Context, Env, Request, Response};
 use crate::host::{Edge, Site};
 use crate::isolate;
 use crate::log;
+use crate::metrics;
 use crate::objects::Body;
 use crate::outward;
 use crate::spawn::Spawn;
@@ -44,7 +45,11 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
     }
     let colo = request.cf().map_or_else(|| "-".to_owned(), |cf| cf.colo());
     let form = form(&head, &mut request).await;
-    let reply = Engine::new(edge.clone()).serve(&head, form, peer(&head)).await;
+    let (engine, peer) = (Engine::new(edge.clone()), peer(&head));
+    let reply = match engine.watcher(&head, peer) {
+        Some(watcher) => engine.told(&watcher, metrics::text(&edge).await),
+        None => engine.serve(&head, form, peer).await,
+    };
     let mut log = log_of(edge.configuration(), &head, &reply);
     let response = respond(&edge, &head, reply, &mut log).await?;
     log.total = isolate::now().wall.since(since);

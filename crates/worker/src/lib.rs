@@ -13,6 +13,7 @@ mod isolate;
 mod ledger;
 mod limits;
 mod log;
+mod metrics;
 mod notes;
 mod objects;
 mod outward;
@@ -21,6 +22,7 @@ mod refusals;
 mod repository;
 mod spawn;
 mod ticket;
+mod warm;
 
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use futures_channel::oneshot;
 use worker::Env;
 
+/// Subrequests of one invocation that we allow ourselves; the platform's free plan allows fifty.
+pub(crate) const SUBREQUESTS: u32 = 45;
 /// Connections of one invocation that may wait for their heads at once (the platform's own limit).
 pub(crate) const WAITING: u32 = 6;
 /// The variable that overrides [`Limits`], for plans with other ones: `front=BYTES put=BYTES part=BYTES`.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use entrepot_core::event::{Event, RequestLog};
+use entrepot_core::limit::Bucket;
 use entrepot_core::time::Wall;
 use entrepot_oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -27,51 +28,55 @@ pub(crate) struct Notes {
 
 impl Notes {
     pub(crate) fn request(&mut self, log: &RequestLog) {
-        let source = log.source.as_deref().unwrap_or("-");
-        let verdict = log.verdict.map_or("-", |verdict| verdict.label());
-        let labels = format!(
-            "source=\"{source}\",route=\"{}\",verdict=\"{verdict}\",status=\"{}\"",
-            log.route.label(),
-            log.status,
-        );
-        self.count(format!("entrepot_requests_total{{{labels}}}"), 1);
-        self.count(
-            format!("entrepot_response_bytes_total{{source=\"{source}\",verdict=\"{verdict}\"}}"),
-            log.bytes,
-        );
-        if let Some(reason) = log.reason {
-            self.count(format!("entrepot_refusals_total{{reason=\"{}\"}}", reason.label()), 1);
-        }
+        self.count("requests", &log.labels(), 1);
+        let verdict = log.verdict.map_or("none", |verdict| verdict.label());
+        self.count("sent_bytes", &[("verdict", verdict)], log.bytes);
+    }
+
+    /// Objects that had to go.
+    pub(crate) fn evicted(&mut self, objects: u64) {
+        self.count("evicted_objects", &[], objects);
     }
 
     pub(crate) fn event(&mut self, event: &Event) {
         match event {
             Event::Upstream { source, route, status, reason } => {
-                let status = status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-                let reason = reason.map_or("-", |reason| reason.label());
-                let route = route.label();
-                let labels =
-                    format!("source=\"{source}\",route=\"{route}\",status=\"{status}\",reason=\"{reason}\"");
-                self.count(format!("entrepot_upstream_requests_total{{{labels}}}"), 1);
+                let outcome = match (status, reason) {
+                    (_, Some(reason)) => reason.label().to_owned(),
+                    (Some(status), None) => status.to_string(),
+                    (None, None) => "none".to_owned(),
+                };
+                let labels = [("source", &**source), ("route", route.label()), ("outcome", &outcome)];
+                self.count("upstream_requests", &labels, 1);
             }
             Event::FillEnded { source, bytes, reason } => {
-                let reason = reason.map_or("-", |reason| reason.label());
-                self.count(format!("entrepot_fills_total{{source=\"{source}\",reason=\"{reason}\"}}"), 1);
-                self.count(format!("entrepot_fill_bytes_total{{source=\"{source}\"}}"), *bytes);
+                let outcome = reason.map_or("stored", |reason| reason.label());
+                self.count("fills", &[("source", source), ("outcome", outcome)], 1);
+                self.count("upstream_bytes", &[("source", source)], *bytes);
             }
-            Event::DigestMismatch { source } => {
-                self.count(format!("entrepot_digest_mismatches_total{{source=\"{source}\"}}"), 1);
+            Event::DigestMismatch { source } => self.count("digest_mismatch", &[("source", source)], 1),
+            Event::Resumed { source, .. } => self.count("resumed", &[("source", source)], 1),
+            Event::Limited { bucket } => {
+                let bucket = match bucket {
+                    Bucket::Pulls => "pulls",
+                    Bucket::Requests => "requests",
+                };
+                self.count("limited", &[("bucket", bucket)], 1);
             }
-            Event::Resumed { source, .. } => {
-                self.count(format!("entrepot_resumptions_total{{source=\"{source}\"}}"), 1);
-            }
-            // Counted with the request that was refused, and not of this host.
-            Event::Limited { .. } | Event::Reloaded { .. } => {}
+            // Nothing is read anew here.
+            Event::Reloaded { .. } => {}
         }
     }
 
-    /// Source names are the configuration's: the number of series is bounded.
-    fn count(&mut self, series: String, by: u64) {
+    /// Under the names that they have at home. Values are from closed lists, or names of the configuration's: the number of
+    /// series is bounded, and nothing in them needs quoting.
+    fn count(&mut self, name: &str, labels: &[(&str, &str)], by: u64) {
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        self.add(format!("entrepot_{name}_total{labels}"), by);
+    }
+
+    fn add(&mut self, series: String, by: u64) {
         *self.counts.entry(series).or_default() += by;
     }
 
@@ -79,11 +84,17 @@ impl Notes {
     pub(crate) fn take(&mut self, now: Wall) -> Option<Notes> {
         let many = self.used.len() >= MANY || self.counts.len() >= MANY;
         let old = now.since(self.told).as_millis() >= u128::from(OLD);
-        let nothing = self.used.is_empty() && self.filled.is_empty() && self.counts.is_empty();
         // What was stored counts at once: the bucket's size hangs on it.
-        if nothing || !(many || old || !self.filled.is_empty()) {
+        if many || old || !self.filled.is_empty() { self.take_all(now) } else { None }
+    }
+
+    /// Takes what is to be told. `None`: nothing is.
+    pub(crate) fn take_all(&mut self, now: Wall) -> Option<Notes> {
+        if self.used.is_empty() && self.filled.is_empty() && self.counts.is_empty() {
             return None;
         }
+        // Tells how well they are gathered.
+        self.count("ledger_notes", &[], 1);
         let notes = std::mem::take(self);
         self.told = now;
         Some(notes)
@@ -96,7 +107,7 @@ impl Notes {
         }
         self.filled.extend(notes.filled);
         for (series, by) in notes.counts {
-            self.count(series, by);
+            self.add(series, by);
         }
     }
 }
@@ -123,10 +134,10 @@ mod tests {
     #[test]
     fn what_cannot_be_told_is_told_later() {
         let mut notes = Notes::default();
-        notes.count("a".into(), 2);
+        notes.count("a", &[("b", "c")], 2);
         let taken = notes.take(START).unwrap();
-        notes.count("a".into(), 1);
+        notes.count("a", &[("b", "c")], 1);
         notes.give_back(taken);
-        assert_eq!(notes.counts["a"], 3);
+        assert_eq!(notes.counts["entrepot_a_total{b=\"c\"}"], 3);
     }
 }

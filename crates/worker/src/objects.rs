@@ -49,9 +49,12 @@ impl std::ops::Deref for Objects {
     }
 }
 
+/// What the keys of all objects begin with.
+pub(crate) const OBJECTS: &str = "objects/";
+
 /// Where an object lies in the bucket.
 pub(crate) fn key(digest: &Digest) -> String {
-    format!("objects/{}", digest.to_string().replace(':', "/"))
+    format!("{OBJECTS}{}", digest.to_string().replace(':', "/"))
 }
 
 /// Where the marker of an object lies that was put together from parts.
@@ -80,12 +83,7 @@ impl Objects {
     /// The object, if it may be believed.
     async fn verified(&self, digest: &Digest, object: Option<Object>) -> Option<Object> {
         let object = object?;
-        let sums = object.checksum();
-        let sum = match digest.algorithm() {
-            Algorithm::Sha256 => sums.sha256,
-            Algorithm::Sha512 => sums.sha512,
-        };
-        if sum.is_some() {
+        if has_sum(&object, digest) {
             return Some(object);
         }
         self.tally.note();
@@ -187,6 +185,15 @@ impl Blobs for Objects {
             (Some(stream), None, Some(size)) => Body::Whole(counted(&stream, size)),
             (stream, ..) => Body::Whole(stream),
         }
+    }
+}
+
+/// Whether R2 took it in one piece, and so has compared its digest.
+pub(crate) fn has_sum(object: &Object, digest: &Digest) -> bool {
+    let sums = object.checksum();
+    match digest.algorithm() {
+        Algorithm::Sha256 => sums.sha256.is_some(),
+        Algorithm::Sha512 => sums.sha512.is_some(),
     }
 }
 

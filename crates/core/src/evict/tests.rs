@@ -40,6 +40,39 @@ fn an_object_outlives_its_last_use_by_blob_ttl() {
     assert!(!outlived(used, Some(day), Wall(0)), "a clock set back removes nothing");
 }
 
+fn room(max_size: u64, blob_ttl: Option<u64>, now: u64) -> Room {
+    Room { max_size, blob_ttl: blob_ttl.map(Duration::from_millis), now: Wall(now) }
+}
+
+#[test]
+fn a_slice_makes_room_and_takes_what_has_outlived_its_use() {
+    let listed: Vec<Candidate> = (0..10).map(|n| candidate(n, 10, u64::from(n), false)).collect();
+    let taken = |room: Room| slice(&room, 100, listed.clone()).len();
+    assert_eq!(taken(room(100, None, 1000)), 0);
+    assert_eq!(taken(room(99, None, 1000)), 1);
+    assert_eq!(taken(room(75, None, 1000)), 3);
+    assert_eq!(taken(room(100, Some(5), 9)), 4, "used at 0, 1, 2 and 3");
+    assert_eq!(taken(room(75, Some(5), 6)), 3, "the cap asks for more");
+    assert_eq!(taken(room(0, Some(0), 1000)), 10);
+}
+
+#[test]
+fn a_slice_is_bounded_and_passes_over_what_is_busy() {
+    let many = (0..3000u32).map(|n| Candidate { busy: n % 2 == 0, ..candidate(0, 1, u64::from(n), false) });
+    let taken = slice(&room(0, None, 0), 3000, many);
+    assert_eq!(taken.len(), SLICE);
+    assert!(taken.iter().all(|candidate| !candidate.busy));
+}
+
+#[test]
+fn what_the_store_has_not_verified_counts_when_nobody_can_be_at_it() {
+    let hour = 3_600_000;
+    assert!(counts(true, Wall(5), Wall(5)));
+    assert!(!counts(false, Wall(5), Wall(5 + hour)));
+    assert!(counts(false, Wall(5), Wall(6 + hour)));
+    assert!(!counts(false, Wall(5), Wall(0)), "a clock set back makes nothing older");
+}
+
 proptest! {
     /// T-DF6, the plan's part: it frees enough if it can and no more, no busy object goes, and nothing used later goes
     /// before something used earlier.

@@ -15,3 +15,4 @@ mod memory;
 mod samples;
 mod tags;
 mod transcripts;
+mod warm;

@@ -1,10 +1,10 @@
 //! A containerd of our own, driven by `ctr`.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use super::names::{self, Names};
 use super::process::{Process, TempDir, find, run, temp_dir, until};
 
 const READY: Duration = Duration::from_secs(20);
@@ -15,10 +15,20 @@ const PULL: Duration = Duration::from_secs(300);
 pub struct Containerd {
     process: Process,
     dir: TempDir,
+    names: Option<Names>,
 }
 
 impl Containerd {
     pub fn start() -> Containerd {
+        Containerd::launch(None)
+    }
+
+    /// As `start`, with names that `ctr`, which asks the registries, knows alone.
+    pub fn knowing(names: Names) -> Containerd {
+        Containerd::launch(Some(names))
+    }
+
+    fn launch(names: Option<Names>) -> Containerd {
         let dir = temp_dir();
         let at = dir.path().display();
         let config = format!(
@@ -30,7 +40,7 @@ impl Containerd {
         let program = find("containerd").expect("containerd is installed: ask `need!` first");
         let process =
             Process::start(program, &["--config", &file.display().to_string()], dir.path().join("log"));
-        let mut containerd = Containerd { process, dir };
+        let mut containerd = Containerd { process, dir, names };
         let mut probe = containerd.ctr(&["version"]);
         let ready = containerd.process.ready(READY, || run(&mut probe, READY).success);
         assert!(ready, "containerd does not start: {}", containerd.process.log());
@@ -40,22 +50,43 @@ impl Containerd {
     /// Sends what is pulled from `host` to `mirror` alone. Asked at another host than the reference's own, containerd
     /// adds `?ns=<host>`.
     pub fn mirror(&self, host: &str, mirror: &str) {
+        self.mirror_with(host, mirror, None);
+    }
+
+    /// As `mirror`, and says `Authorization` there.
+    pub fn mirror_with(&self, host: &str, mirror: &str, authorization: Option<&str>) {
         let dir = self.hosts().join(host);
         std::fs::create_dir_all(&dir).expect("the temporary directory is writable");
-        let text = format!(
+        let mut text = format!(
             "server = \"{mirror}\"\n\n[host.\"{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n  skip_verify = true\n"
         );
+        if let Some(value) = authorization {
+            text.push_str(&format!("  [host.\"{mirror}\".header]\n    authorization = \"{value}\"\n"));
+        }
         std::fs::write(dir.join("hosts.toml"), text).expect("the temporary directory is writable");
     }
 
     /// Pulls (all platforms, or this machine's) and unpacks. The digest the reference resolved to, and every digest that
     /// the content store holds then.
     pub fn pull(&self, reference: &str, all_platforms: bool) -> Result<(String, BTreeSet<String>), String> {
+        self.pull_as(None, reference, all_platforms)
+    }
+
+    /// As `pull`, by a user (`name:password`).
+    pub fn pull_as(
+        &self,
+        user: Option<&str>,
+        reference: &str,
+        all_platforms: bool,
+    ) -> Result<(String, BTreeSet<String>), String> {
         let hosts = self.hosts().display().to_string();
         std::fs::create_dir_all(self.hosts()).expect("the temporary directory is writable");
         let mut args = vec!["images", "pull", "--snapshotter", "native", "--hosts-dir", &hosts];
         if all_platforms {
             args.push("--all-platforms");
+        }
+        if let Some(user) = user {
+            args.extend(["--user", user]);
         }
         args.push(reference);
         run(&mut self.ctr(&args), PULL).or_fail("ctr images pull")?;
@@ -91,12 +122,8 @@ impl Containerd {
     }
 
     fn ctr(&self, args: &[&str]) -> Command {
-        ctr(self.dir.path(), args)
+        let mut command = names::command(self.names.as_ref(), "ctr");
+        command.arg("--address").arg(self.dir.path().join("sock")).args(["--namespace", "test"]).args(args);
+        command
     }
-}
-
-fn ctr(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(find("ctr").expect("ctr is installed: ask `need!` first"));
-    command.arg("--address").arg(dir.join("sock")).args(["--namespace", "test"]).args(args);
-    command
 }

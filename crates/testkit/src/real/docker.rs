@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::names::{self, Names};
 use super::process::{Output, Process, TempDir, find, run, temp_dir};
 
 const READY: Duration = Duration::from_secs(40);
@@ -41,11 +42,19 @@ pub struct Dockerd {
 impl Dockerd {
     /// Starts it; `mirrors` are its `registry-mirrors` for Docker Hub.
     pub fn start(mirrors: &[&str]) -> Dockerd {
+        Dockerd::launch(None, mirrors).unwrap_or_else(|log| panic!("dockerd does not start: {log}"))
+    }
+
+    /// As `start`, with names that only it knows; BuildKit takes no plain HTTP from one of these unless told. `Err` is the log
+    /// of a daemon that did not start.
+    pub fn launch(names: Option<&Names>, mirrors: &[&str]) -> Result<Dockerd, String> {
         let dir = temp_dir();
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let config = serde_json::json!({ "registry-mirrors": mirrors });
+        let mut config = serde_json::json!({ "registry-mirrors": mirrors });
+        if names.is_some() {
+            config["insecure-registries"] = mirrors.into();
+        }
         std::fs::write(path("daemon.json"), config.to_string()).expect("the temporary directory is writable");
-        let program = find("dockerd").expect("dockerd is installed: ask `need!` first");
         let flags = [
             "--iptables=false".to_owned(),
             "--ip6tables=false".to_owned(),
@@ -57,13 +66,19 @@ impl Dockerd {
             format!("--pidfile={}", path("pid")),
             format!("--host=unix://{}", path("docker.sock")),
         ];
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let process = Process::start(program, &flags, dir.path().join("log"));
+        let mut command = names::command(names, "dockerd");
+        command.args(flags);
+        let process = Process::of(command, dir.path().join("log"));
         let mut dockerd = Dockerd { process, dir };
         let mut probe = dockerd.docker(&["info"]);
         let ready = dockerd.process.ready(READY, || run(&mut probe, READY).success);
-        assert!(ready, "dockerd does not start: {}", dockerd.process.log());
-        dockerd
+        if ready { Ok(dockerd) } else { Err(dockerd.process.log()) }
+    }
+
+    /// `docker login`; `Err` is what Docker said.
+    pub fn login(&self, host: &str, username: &str, password: &str) -> Result<(), String> {
+        let args = ["login", "--username", username, "--password", password, host];
+        self.run(&args).or_fail("docker login").map(drop)
     }
 
     /// Pulls, and says what it got; `Err` is what Docker said.

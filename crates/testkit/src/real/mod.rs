@@ -8,10 +8,12 @@
 
 mod containerd;
 mod docker;
+mod door;
 mod gateway;
 mod image;
 mod layer;
 mod listener;
+mod names;
 mod podman;
 mod process;
 mod push;
@@ -24,14 +26,16 @@ pub mod conformance;
 
 pub use containerd::Containerd;
 pub use docker::{Built, Dockerd, Pulled};
+pub use door::Door;
 pub use gateway::Seen;
 pub use image::{Blob, Document, Image, Platform};
+pub use names::Names;
 pub use podman::Podman;
 pub use process::{Missing, Output, Process, TempDir, find, go_tool, missing, run, until};
 pub use push::{Fetched, fetch};
 pub use registry::{Credentials, Registry};
 pub use skopeo::Skopeo;
-pub use through::{mirror_of, three_times};
+pub use through::{Between, edge_config, mirror_of, three_times};
 pub use token::TokenServer;
 
 /// Leaves the test unless every tool named is installed: `need!("t_name", "dockerd", "docker");`
@@ -53,25 +57,34 @@ macro_rules! need {
 macro_rules! each_upstream {
     ($check:ident, $($tool:expr),+ $(,)?) => {
         mod $check {
-            use $crate::real::Registry;
+            $crate::upstream_test!($check, plain, plain, $($tool),+);
+            $crate::upstream_test!($check, tokens, with_tokens, "openssl", $($tool),+);
+            $crate::upstream_test!($check, redirecting, redirecting, "openssl", $($tool),+);
+        }
+    };
+}
 
-            #[test]
-            fn plain() {
-                $crate::need!(concat!(stringify!($check), "::plain"), "docker-registry", $($tool),+);
-                super::$check(Registry::plain());
-            }
+/// As `each_upstream!`, without the plain one.
+#[macro_export]
+macro_rules! each_guarded_upstream {
+    ($check:ident, $($tool:expr),+ $(,)?) => {
+        mod $check {
+            $crate::upstream_test!($check, tokens, with_tokens, "openssl", $($tool),+);
+            $crate::upstream_test!($check, redirecting, redirecting, "openssl", $($tool),+);
+        }
+    };
+}
 
-            #[test]
-            fn tokens() {
-                $crate::need!(concat!(stringify!($check), "::tokens"), "docker-registry", "openssl", $($tool),+);
-                super::$check(Registry::with_tokens());
-            }
-
-            #[test]
-            fn redirecting() {
-                $crate::need!(concat!(stringify!($check), "::redirecting"), "docker-registry", "openssl", $($tool),+);
-                super::$check(Registry::redirecting());
-            }
+/// One of them.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! upstream_test {
+    ($check:ident, $name:ident, $start:ident, $($tool:expr),+) => {
+        #[test]
+        fn $name() {
+            let test = concat!(stringify!($check), "::", stringify!($name));
+            $crate::need!(test, "docker-registry", $($tool),+);
+            super::$check($crate::real::Registry::$start());
         }
     };
 }

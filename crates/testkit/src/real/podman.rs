@@ -1,12 +1,12 @@
 //! Podman with storage and configuration of its own. It has no daemon.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::{Output, TempDir, find, run, temp_dir};
+use super::names::{self, Names};
+use super::process::{Output, TempDir, run, temp_dir};
 
 const PULL: Duration = Duration::from_secs(300);
 
@@ -14,12 +14,22 @@ const PULL: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Podman {
     dir: TempDir,
+    names: Option<Names>,
 }
 
 impl Podman {
     /// Without mirrors; registries on loopback are taken as they are, without TLS.
     pub fn new() -> Podman {
-        let podman = Podman { dir: temp_dir() };
+        Podman::set_up(None)
+    }
+
+    /// As `new`, with names that only it knows.
+    pub fn knowing(names: Names) -> Podman {
+        Podman::set_up(Some(names))
+    }
+
+    fn set_up(names: Option<Names>) -> Podman {
+        let podman = Podman { dir: temp_dir(), names };
         podman.write("policy.json", "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}");
         podman.write("registries.conf", "short-name-mode = \"disabled\"\n");
         podman
@@ -31,6 +41,12 @@ impl Podman {
             "short-name-mode = \"disabled\"\n\n[[registry]]\nprefix = \"{host}\"\nlocation = \"{host}\"\n\n[[registry.mirror]]\nlocation = \"{mirror}\"\ninsecure = true\n"
         );
         self.write("registries.conf", &text);
+    }
+
+    /// `podman login`; `Err` is what podman said.
+    pub fn login(&self, host: &str, username: &str, password: &str) -> Result<(), String> {
+        let args = ["login", "--tls-verify=false", "--username", username, "--password", password, host];
+        self.run(&args).or_fail("podman login").map(drop)
     }
 
     /// Pulls. The image's digests (of its manifest, and of the index it was chosen from) and its id.
@@ -55,7 +71,7 @@ impl Podman {
 
     fn run(&self, args: &[&str]) -> Output {
         let place = |name: &str| self.dir.path().join(name);
-        let mut command = Command::new(find("podman").expect("podman is installed: ask `need!` first"));
+        let mut command = names::command(self.names.as_ref(), "podman");
         command
             .arg("--root")
             .arg(place("root"))

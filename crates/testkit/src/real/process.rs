@@ -168,10 +168,16 @@ pub struct Process {
 impl Process {
     /// Starts `program`; its output goes to `log`.
     pub fn start(program: impl AsRef<OsStr>, args: &[&str], log: PathBuf) -> Process {
+        let mut command = Command::new(program);
+        command.args(args);
+        Process::of(command, log)
+    }
+
+    /// Starts what is ready to be started; its output goes to `log`.
+    pub(crate) fn of(mut command: Command, log: PathBuf) -> Process {
         let file = create(&log);
         let second = file.try_clone().expect("a file handle can be duplicated");
-        let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null()).stdout(file).stderr(second).process_group(0);
+        command.stdin(Stdio::null()).stdout(file).stderr(second).process_group(0);
         let child =
             command.spawn().unwrap_or_else(|e| panic!("cannot start {:?}: {e}", command.get_program()));
         Process { child, log }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::image::hex;
-use super::process::{find, run, temp_dir};
+use super::names::{self, Names};
+use super::process::{run, temp_dir};
 
 const COPY: Duration = Duration::from_secs(300);
 
@@ -21,17 +22,24 @@ impl Skopeo {
     /// `skopeo copy --all --preserve-digests docker://<reference>` into a directory: each file's name there, with the
     /// digest of what it holds.
     pub fn copy(reference: &str) -> Result<BTreeMap<String, String>, String> {
+        Skopeo::copy_as(None, None, reference)
+    }
+
+    /// As `copy`, by a user (`name:password`), and with names that only it knows.
+    pub fn copy_as(
+        names: Option<&Names>,
+        user: Option<&str>,
+        reference: &str,
+    ) -> Result<BTreeMap<String, String>, String> {
         let dir = temp_dir();
         let target = format!("dir:{}", dir.path().join("copy").display());
-        let args = [
-            "copy",
-            "--all",
-            "--preserve-digests",
-            "--src-tls-verify=false",
-            &format!("docker://{reference}"),
-            &target,
-        ];
-        run(Skopeo::command(dir.path()).args(args), COPY).or_fail("skopeo copy")?;
+        let source = format!("docker://{reference}");
+        let mut args = vec!["copy", "--all", "--preserve-digests", "--src-tls-verify=false"];
+        if let Some(user) = user {
+            args.extend(["--src-creds", user]);
+        }
+        args.extend([source.as_str(), &target]);
+        run(Skopeo::command(names, dir.path()).args(args), COPY).or_fail("skopeo copy")?;
         let mut files = BTreeMap::new();
         for file in std::fs::read_dir(dir.path().join("copy")).map_err(|e| e.to_string())? {
             let file = file.map_err(|e| e.to_string())?;
@@ -43,11 +51,11 @@ impl Skopeo {
         Ok(files)
     }
 
-    fn command(home: &Path) -> Command {
+    fn command(names: Option<&Names>, home: &Path) -> Command {
         let policy = home.join("policy.json");
         std::fs::write(&policy, "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}")
             .expect("the temporary directory is writable");
-        let mut command = Command::new(find("skopeo").expect("skopeo is installed: ask `need!` first"));
+        let mut command = names::command(names, "skopeo");
         command.arg("--policy").arg(policy).env("HOME", home).env("XDG_RUNTIME_DIR", home);
         command
     }

@@ -121,7 +121,7 @@ impl Host for Memory {
 }
 
 impl Memory {
-    fn engine(&self) -> Engine<Memory> {
+    pub(crate) fn engine(&self) -> Engine<Memory> {
         Engine::new(self.this.get().and_then(Weak::upgrade).expect("whoever runs a job holds the host"))
     }
 }
