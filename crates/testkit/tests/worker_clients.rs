@@ -1,5 +1,5 @@
 //! Real clients through the Worker, cold and warm and with the upstream stopped: each gets what it gets from the registry
-//! itself. What was missed passes through unheld and is stored apart, so that a byte may be fetched twice, and warm never.
+//! itself. What was missed passes through unheld and is stored apart, so that a byte may be fetched again, and warm never.
 
 use std::slice;
 

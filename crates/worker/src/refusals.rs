@@ -33,14 +33,14 @@ pub(crate) async fn recall(isolate: &Isolate, env: &Env, tally: &Tally) {
 /// Tells others, if there is anything new.
 pub(crate) async fn remember(isolate: &Isolate, env: &Env, tally: &Tally) {
     let now = isolate::now();
-    let known: Vec<Suspension> = serde_json::from_str(&isolate.refusals.borrow()).unwrap_or_default();
     let suspensions = isolate.upstreams.borrow().suspensions(now);
+    let Some(last) = suspensions.iter().map(|suspension| suspension.until).max() else { return };
+    let known: Vec<Suspension> = serde_json::from_str(&isolate.refusals.borrow()).unwrap_or_default();
     let is_known = |new: &Suspension| {
         known.iter().any(|old| {
             old.source == new.source && old.credentialed == new.credentialed && old.until >= new.until
         })
     };
-    let Some(last) = suspensions.iter().map(|suspension| suspension.until).max() else { return };
     if suspensions.iter().all(is_known) {
         return;
     }

@@ -34,8 +34,9 @@ impl Between for Mirror {
 }
 
 impl Between for Edge {
-    /// What passes through to the client that missed is no use to the store, which fetches for itself.
-    const FETCHES: u64 = 2;
+    /// What passes through to the client that missed is no use to the store, which fetches for itself, and once more if that
+    /// broke: it takes all of an object or nothing.
+    const FETCHES: u64 = 3;
 
     fn log(&self) -> String {
         Edge::log(self)
