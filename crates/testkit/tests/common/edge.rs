@@ -52,6 +52,10 @@ pub const STARTS_WITHIN: Duration = Duration::from_secs(20);
 /// How many of many like cases are tried, each with a runtime of its own, which takes a second to start.
 pub const FIRST_OF_MANY: usize = 2;
 
+/// Whether one request that runs into time-outs is enough to have upstream left alone for a second: what an errand did not
+/// bring in time is tried again by who sent it.
+pub const TIMEOUTS_SUSPEND: bool = true;
+
 /// Whether a header without a value reaches the Worker: the runtime leaves it out.
 pub const EMPTY_HEADERS_ARRIVE: bool = false;
 

@@ -47,6 +47,9 @@ pub const STARTS_WITHIN: Duration = Duration::from_secs(2);
 /// How many of many like cases are tried, each with a mirror of its own.
 pub const FIRST_OF_MANY: usize = usize::MAX;
 
+/// Whether one request that runs into time-outs is enough to have upstream left alone for a second.
+pub const TIMEOUTS_SUSPEND: bool = false;
+
 /// Whether a header without a value reaches the mirror.
 pub const EMPTY_HEADERS_ARRIVE: bool = true;
 
