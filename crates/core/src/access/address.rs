@@ -125,7 +125,7 @@ fn is_secret(config: &Config, word: &str) -> bool {
 
 /// What a request for something of ours begins with.
 fn is_ordinary(config: &Config, first: &str) -> bool {
-    matches!(first, "" | "v2" | "token") || is_name(config, first)
+    matches!(first, "" | "v2" | "token" | "metrics") || is_name(config, first)
 }
 
 /// The runs of letters, digits and `-`, with their places; a percent-encoding stands between two of them.
