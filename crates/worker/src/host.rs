@@ -32,6 +32,9 @@ use crate::spawn::Spawn;
 pub(crate) const KV: &str = "ERRORS";
 /// How much longer than upstream may take an errand may, before the work is done here.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Requests that one conversation with upstream may come to, each with its time-outs: an errand that is only slow must not be
+/// done twice.
+const TRIES: u32 = 3;
 
 /// Where this runs.
 pub(crate) enum Site {
@@ -149,7 +152,7 @@ impl Edge {
         let place = work.place()?;
         let key = place.records();
         let timeouts = place.source.timeouts;
-        let patience = timeouts.connect + timeouts.first_byte + PATIENCE;
+        let patience = TRIES * (timeouts.connect + timeouts.first_byte) + PATIENCE;
         let owner = self.stubs.repository(records::repository(&key));
         let asked = owner.ask("fly", &errand);
         let spelt = match futures_util::future::select(std::pin::pin!(asked), Delay::from(patience)).await {

@@ -37,6 +37,9 @@ const CACHE: &[(&str, &str)] = &[];
 /// Statuses by which what stands before the Worker refuses what is no request for it: a method that it does not know.
 pub const BEFORE_IT: &[u16] = &[501];
 
+/// What is answered beside the registry's API.
+pub const BESIDE: &[&str] = &["/healthz"];
+
 /// How a target is refused that is longer than any of ours: like any other that is none.
 pub const TOO_LONG: &[u16] = &[404];
 

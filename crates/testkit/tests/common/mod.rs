@@ -32,6 +32,9 @@ const CACHE: &[(&str, &str)] = &[("dir", "__CACHE__")];
 /// Statuses by which what stands before the mirror refuses what is no request for it.
 pub const BEFORE_IT: &[u16] = &[];
 
+/// What is answered beside the registry's API.
+pub const BESIDE: &[&str] = &[];
+
 /// How a target is refused that is longer than any of ours.
 pub const TOO_LONG: &[u16] = &[414, 431];
 
