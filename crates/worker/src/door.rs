@@ -55,7 +55,10 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
     log.total = isolate::now().wall.since(since);
     log::request(&edge, &log, &colo);
     let after = edge.clone();
-    edge.spawn().run(async move { after.remember().await });
+    edge.spawn().run(async move {
+        after.recall().await;
+        after.remember().await;
+    });
     Ok(response)
 }
 

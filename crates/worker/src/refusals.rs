@@ -36,11 +36,7 @@ pub(crate) async fn remember(isolate: &Isolate, env: &Env, tally: &Tally) {
     let suspensions = isolate.upstreams.borrow().suspensions(now);
     let Some(last) = suspensions.iter().map(|suspension| suspension.until).max() else { return };
     let known: Vec<Suspension> = serde_json::from_str(&isolate.refusals.borrow()).unwrap_or_default();
-    let is_known = |new: &Suspension| {
-        known.iter().any(|old| {
-            old.source == new.source && old.credentialed == new.credentialed && old.until >= new.until
-        })
-    };
+    let is_known = |new: &Suspension| known.iter().any(|old| old.of == new.of && old.until >= new.until);
     if suspensions.iter().all(is_known) {
         return;
     }

@@ -81,8 +81,8 @@ impl Health {
 
     /// Whether a request may be sent now.
     pub(super) fn check(&self, now: Mono) -> Result<(), Refused> {
-        if let Some(hold) = self.hold.as_ref().filter(|hold| now < hold.until) {
-            return Err(Refused::Held(hold.until.since(now)));
+        if let Some(left) = self.hold(now) {
+            return Err(Refused::Held(left));
         }
         let Some(open) = &self.open else { return Ok(()) };
         if now < open.until {
@@ -106,6 +106,11 @@ impl Health {
     }
 
     /// The origin has answered, with whatever sense.
+    /// How long the origin wants to be left alone.
+    pub(super) fn hold(&self, now: Mono) -> Option<Duration> {
+        self.hold.as_ref().filter(|hold| now < hold.until).map(|hold| hold.until.since(now))
+    }
+
     pub(super) fn good(&mut self) {
         self.faults = 0;
         self.open = None;

@@ -38,7 +38,7 @@ use crate::failure::Failure;
 pub use exchange::Exchange;
 pub use health::Breaker;
 pub use origin::Origin;
-pub use state::{OriginHealth, Suspension, UpstreamState};
+pub use state::{OriginHealth, Suspended, Suspension, UpstreamState};
 pub use token::{Token, TokenAsk, TokenExchange, TokenKey, TokenStep};
 
 /// The largest error body or token answer that is read, in bytes.

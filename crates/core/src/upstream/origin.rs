@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use crate::config::Source;
@@ -9,7 +10,8 @@ use crate::net;
 use crate::pattern::HostPattern;
 
 /// `https://registry-1.docker.io`, the port only where it is not the scheme's own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Origin(String);
 
 impl Origin {

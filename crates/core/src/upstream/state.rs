@@ -33,14 +33,20 @@ pub struct OriginHealth {
     pub breaker: Breaker,
 }
 
-/// A registry that grants no pulls for a while, as one node tells another.
+/// What upstream wants to be left alone with for a while, as one node tells another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
-    /// The source's name.
-    pub source: String,
-    /// Whether this holds for pulls with the source's credentials, or without.
-    pub credentialed: bool,
+    pub of: Suspended,
     pub until: Wall,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Suspended {
+    /// The pulls of a source, by its name, with its credentials or without.
+    Pulls { source: String, credentialed: bool },
+    /// Everything: an abuse limit.
+    Origin(Origin),
 }
 
 /// Whether credentials are presented: a registry treats the two differently in everything.
@@ -79,28 +85,39 @@ impl UpstreamState {
         self.budgets.peek(&(source.name.clone(), standing)).is_some_and(|budget| budget.is_low(now.mono))
     }
 
-    /// The registries that grant no pulls now, in order of name.
+    /// What holds now, in order of name.
     pub fn suspensions(&self, now: Now) -> Vec<Suspension> {
-        let one = |((source, standing), budget): (&(Arc<str>, Standing), &Budget)| {
-            let left = budget.exhausted(now.mono)?;
-            Some(Suspension {
-                source: source.to_string(),
-                credentialed: *standing == Standing::Credentialed,
-                until: now.wall.plus(left),
-            })
+        let pulls = |((source, standing), budget): (&(Arc<str>, Standing), &Budget)| {
+            let until = now.wall.plus(budget.exhausted(now.mono)?);
+            let credentialed = *standing == Standing::Credentialed;
+            Some(Suspension { of: Suspended::Pulls { source: source.to_string(), credentialed }, until })
         };
-        self.budgets.iter().filter_map(one).collect()
+        let origin = |(origin, health): (&Origin, &Health)| {
+            let until = now.wall.plus(health.hold(now.mono)?);
+            Some(Suspension { of: Suspended::Origin(origin.clone()), until })
+        };
+        let pulls = self.budgets.iter().filter_map(pulls);
+        pulls.chain(self.origins.iter().filter_map(origin)).collect()
     }
 
     /// Believes what another node was told. What this one knows to be longer stands.
     pub fn suspend(&mut self, told: &Suspension, now: Now) {
         let left = told.until.since(now.wall);
-        let standing = if told.credentialed { Standing::Credentialed } else { Standing::Anonymous };
-        let key = (Arc::from(told.source.as_str()), standing);
-        let known = self.budgets.peek(&key).and_then(|budget| budget.exhausted(now.mono));
-        if !left.is_zero() && known.is_none_or(|known| known < left) {
-            let budget = Budget::spent(self.budgets.peek(&key), now.mono, Some(left));
-            self.budgets.insert(key, budget);
+        let is_longer = |known: Option<Duration>| !left.is_zero() && known.is_none_or(|known| known < left);
+        match &told.of {
+            Suspended::Pulls { source, credentialed } => {
+                let standing = if *credentialed { Standing::Credentialed } else { Standing::Anonymous };
+                let key = (Arc::from(source.as_str()), standing);
+                if is_longer(self.budgets.peek(&key).and_then(|budget| budget.exhausted(now.mono))) {
+                    let budget = Budget::spent(self.budgets.peek(&key), now.mono, Some(left));
+                    self.budgets.insert(key, budget);
+                }
+            }
+            Suspended::Origin(origin) => {
+                if is_longer(self.origins.peek(origin).and_then(|health| health.hold(now.mono))) {
+                    self.origin(origin, now.mono).held(now.mono, Some(left));
+                }
+            }
         }
     }
 

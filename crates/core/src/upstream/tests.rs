@@ -17,8 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use url::Url;
 
 use super::{
-    Ask, Exchange, Fault, Identity, Input, Outbound, Reply, Step, Suspension, Token, TokenAsk, TokenExchange,
-    TokenStep, UpstreamState, Verb, What,
+    Ask, Exchange, Fault, Identity, Input, Outbound, Reply, Step, Suspended, Suspension, Token, TokenAsk,
+    TokenExchange, TokenStep, UpstreamState, Verb, What,
 };
 use crate::config::{Auth, OnGone, Secret, Source, Timeouts};
 use crate::failure::Failure;

@@ -17,19 +17,26 @@ fn millis_from_now(seconds: i64) -> i64 {
     now + seconds * 1000
 }
 
-fn limited(seconds: u64) -> Reply {
-    let said = serde_json::json!({ "errors": [{
-        "code": "TOOMANYREQUESTS",
-        "message": "You have reached your pull rate limit.",
-    }] });
+fn limited(seconds: u64, message: &str) -> Reply {
+    let said = serde_json::json!({ "errors": [{ "code": "TOOMANYREQUESTS", "message": message }] });
     Reply::json(429, &said).header("retry-after", seconds.to_string())
 }
 
-/// A registry that has asked to be left alone is left alone, by isolates that were not told themselves too.
+/// T-RL7: a registry that grants no more pulls is asked for none, by isolates that were not told themselves too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_429_outlives_the_isolate_and_not_its_time() {
+async fn t_rl7_a_pull_limit_outlives_the_isolate_and_not_its_time() {
+    outlives("You have reached your pull rate limit.").await;
+}
+
+/// T-RL8: one that wants to be left alone altogether is.
+#[tokio::test(flavor = "multi_thread")]
+async fn t_rl8_an_abuse_limit_outlives_the_isolate_and_not_its_time() {
+    outlives("Too many requests.").await;
+}
+
+async fn outlives(message: &str) {
     let mut bench = Bench::new();
-    bench.upstream.on(Method::Read, "/v2/*").reply(limited(6));
+    bench.upstream.on(Method::Read, "/v2/*").reply(limited(6, message));
     let start = std::time::Instant::now();
     let first = bench.get(TAG).send().await;
     assert_error(&first, 429, "TOOMANYREQUESTS");
@@ -101,7 +108,8 @@ async fn t_wk4_whatever_kv_says_no_verdict_on_access_changes() {
     bench.upstream.serve_image("team/app", "1", &image);
     let known = "Y2k6Y2FuYXJ5LXRva2Vu";
     let until = |seconds: i64| {
-        json!([{ "source": "up", "credentialed": false, "until": millis_from_now(seconds) }]).to_string()
+        let of = json!({ "pulls": { "source": "up", "credentialed": false } });
+        json!([{ "of": of, "until": millis_from_now(seconds) }]).to_string()
     };
     for (name, told, status) in [
         ("nonsense", "[[[".to_owned(), 200),

@@ -157,7 +157,8 @@ fn t_rl7_one_node_tells_another() {
     told.ask(tag(hub(), Verb::Get)).unwrap();
     let suspensions = told.state.suspensions(told.now);
     let until = told.now.wall.plus(minutes(10));
-    let expected = Suspension { source: hub().name.to_string(), credentialed: false, until };
+    let of = Suspended::Pulls { source: hub().name.to_string(), credentialed: false };
+    let expected = Suspension { of, until };
     assert_eq!(suspensions, [expected]);
 
     let mut other = World::new(|_: &Outbound| quota("50;w=21600"));
@@ -170,4 +171,23 @@ fn t_rl7_one_node_tells_another() {
     // A word that is late changes nothing.
     other.state.suspend(&suspensions[0], other.now);
     assert!(other.state.suspensions(other.now).is_empty());
+}
+
+/// T-RL8: an abuse limit holds for everything at that registry, and for every node.
+#[test]
+fn t_rl8_one_node_tells_another_of_an_abuse_limit() {
+    let mut told = World::new(|_: &Outbound| http(429, &[("retry-after", "90"), ("content-length", "0")]));
+    told.ask(blob(hub(), Verb::Get)).unwrap_err();
+    let suspensions = told.state.suspensions(told.now);
+    let [Suspension { of: Suspended::Origin(_), until }] = &suspensions[..] else {
+        panic!("{suspensions:?}")
+    };
+    assert!(*until > told.now.wall.plus(Duration::from_secs(80)));
+
+    let mut other = World::new(|_: &Outbound| quota("50;w=21600"));
+    other.state.suspend(&suspensions[0], other.now);
+    assert!(other.ask(blob(hub(), Verb::Get)).is_err());
+    assert_eq!(other.sent.len(), 0);
+    other.pass(minutes(2));
+    other.ask(blob(hub(), Verb::Get)).unwrap();
 }
