@@ -17,6 +17,9 @@ fn millis_from_now(seconds: i64) -> i64 {
     now + seconds * 1000
 }
 
+/// How Docker Hub words that an account or address has had its pulls.
+const PULLS: &str = "You have reached your pull rate limit.";
+
 fn limited(seconds: u64, message: &str) -> Reply {
     let said = serde_json::json!({ "errors": [{ "code": "TOOMANYREQUESTS", "message": message }] });
     Reply::json(429, &said).header("retry-after", seconds.to_string())
@@ -25,7 +28,7 @@ fn limited(seconds: u64, message: &str) -> Reply {
 /// T-RL7: a registry that grants no more pulls is asked for none, by isolates that were not told themselves too.
 #[tokio::test(flavor = "multi_thread")]
 async fn t_rl7_a_pull_limit_outlives_the_isolate_and_not_its_time() {
-    outlives("You have reached your pull rate limit.").await;
+    outlives(PULLS).await;
 }
 
 /// T-RL8: one that wants to be left alone altogether is.
@@ -207,7 +210,7 @@ async fn t_wk4_writes_that_kv_refuses_reach_nobody() {
         let good = bench.get(TAG).send().await;
         assert_eq!((good.status, &good.digest), (200, &image.digest), "{good:?}");
     }
-    bench.upstream.on(Method::Read, "/v2/team/limited/manifests/1").reply(limited(30));
+    bench.upstream.on(Method::Read, "/v2/team/limited/manifests/1").reply(limited(30, PULLS));
     for _ in 0..3 {
         assert_error(&bench.get("/v2/team/limited/manifests/1").send().await, 429, "TOOMANYREQUESTS");
     }
