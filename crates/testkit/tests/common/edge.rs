@@ -205,10 +205,13 @@ impl Peak {
     }
 }
 
-/// Whether a path reaches the Worker as it was sent: the platform resolves dot segments, and takes `\` for `/`.
+/// Whether a path reaches the Worker as it was sent: the platform resolves dot segments, takes `\` for `/`, and refuses in its
+/// own words what no request line may hold.
 pub fn arrives_as_sent(path: &str) -> bool {
     let plain = path.replace("%2e", ".").replace("%2E", ".");
-    !plain.contains('\\') && !plain.split(['/', '?']).any(|segment| matches!(segment, "." | ".."))
+    plain.bytes().all(|byte| byte.is_ascii_graphic())
+        && !plain.contains('\\')
+        && !plain.split(['/', '?']).any(|segment| matches!(segment, "." | ".."))
 }
 
 /// Runs cases one after the other: each has a runtime of its own.

@@ -72,6 +72,9 @@ const FDS_OVER: usize = 32;
 const KB_OVER: u64 = 64 * 1024;
 
 impl Bench {
+    /// At home an answer that is out has been asked for upstream: there is nothing to wait for.
+    pub fn settle(&self) {}
+
     fn start(setup: Setup) -> Bench {
         let builder = setup
             .env

@@ -24,6 +24,7 @@ async fn closed_bench(image: &Image) -> Bench {
         let warm = bench.get(&path).header("authorization", basic(&format!("ci:{PASSWORD}"))).send().await;
         assert_eq!(warm.status, 200, "{warm:?}");
     }
+    bench.settle();
     bench
 }
 
