@@ -196,7 +196,7 @@ fn authorization(headers: &HeaderMap) -> &str {
 }
 
 /// Docker Hub without credentials.
-fn hub() -> Source {
+pub(super) fn hub() -> Source {
     Source {
         name: "hub".into(),
         kind: crate::config::SourceKind::Registry,
