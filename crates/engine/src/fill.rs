@@ -188,7 +188,7 @@ impl<H: Host> Engine<H> {
             }
         }
         drop(running);
-        let received = filling.ticket.received();
+        let received = filling.ticket.in_order().await;
         if received == size {
             return Ok(());
         }
@@ -297,7 +297,8 @@ impl<H: Host> Engine<H> {
     }
 
     fn further<'a>(&'a self, source: &'a Source) -> Option<Further<'a, H>> {
-        self.host.state(|state| state.take_further(source)).then_some(Further { engine: self, source })
+        let granted = self.host.state(|state| state.take_further(source));
+        granted.then(|| Further { engine: self, source })
     }
 }
 

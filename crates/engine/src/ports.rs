@@ -152,8 +152,9 @@ pub trait Ticket: Debug {
     /// first one wanted. The end of what is wanted is the body's, or the object's where its size is unknown. A pause longer
     /// than `stall` ends it.
     async fn fill(&self, wanted: Range<u64>, offset: u64, body: Self::Upstream, stall: Duration) -> Filled;
-    /// Bytes that are there, from the object's first one without a gap.
-    fn received(&self) -> u64;
+    /// Forgets what came before its turn. How many bytes there are from the object's first one on; nothing that was given up
+    /// comes after them any more.
+    async fn in_order(&self) -> u64;
     /// All bytes are in: verifies, releases the held-back tail, stores. The size, or what did not match.
     async fn seal(self) -> Result<u64, Failure>;
     /// There will be no object.

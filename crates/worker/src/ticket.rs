@@ -83,7 +83,7 @@ impl ports::Ticket for Ticket {
         Filled::Whole
     }
 
-    fn received(&self) -> u64 {
+    async fn in_order(&self) -> u64 {
         0
     }
 

@@ -5,6 +5,7 @@ mod body;
 mod graph;
 mod home;
 mod limits;
+mod parts;
 mod redirect;
 mod retry;
 mod token;

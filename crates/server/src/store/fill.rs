@@ -15,6 +15,7 @@ use entrepot_oci::Digest;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::arriving::Batch;
 use super::hashing::Hashing;
 
 /// Bytes held back from followers until the digest matches.
@@ -148,11 +149,11 @@ impl Fill {
         self.progress.borrow().arrived
     }
 
-    /// The bytes from `start` to `end` are in the file. Too late once the disk has been left: then they go another way.
-    pub(crate) fn wrote(&self, start: u64, end: u64) {
+    /// The bytes from `start` to `end` are in the file. `false`: too late, the disk has been left, and they go another way.
+    pub(crate) fn wrote(&self, start: u64, end: u64) -> bool {
         let mut inner = self.inner.lock();
         if inner.window.is_some() {
-            return;
+            return false;
         }
         inner.put(start, end);
         let before = inner.written;
@@ -165,6 +166,12 @@ impl Fill {
         if inner.written > before {
             self.progress.send_modify(|progress| progress.arrived = inner.written);
         }
+        true
+    }
+
+    /// Forgets what came before its turn: its bytes come again, and whoever brings them has the last word.
+    pub(crate) fn forget_ahead(&self) {
+        self.inner.lock().ahead.clear();
     }
 
     /// Reads and hashes what is in the file and not hashed yet. Blocks.
@@ -189,9 +196,9 @@ impl Fill {
         inner.written
     }
 
-    /// Offers `chunk` through the window, waiting while it is full for the slowest follower, `patience` at the longest;
-    /// who is slower than that is left behind. `false` when nobody is left.
-    pub(crate) async fn offer(&self, chunk: Bytes, patience: Duration) -> bool {
+    /// Waits while the window is full for the slowest follower, `patience` at the longest; who is slower than that is left
+    /// behind. `false` when nobody is left.
+    pub(crate) async fn room(&self, patience: Duration) -> bool {
         loop {
             let moved = self.moved.notified();
             {
@@ -200,20 +207,22 @@ impl Fill {
                     return false;
                 }
                 if inner.make_room() {
-                    break;
+                    return true;
                 }
             }
             if tokio::time::timeout(patience, moved).await.is_err() {
                 self.inner.lock().leave_slowest_behind();
             }
         }
-        let bytes = chunk.len() as u64;
+    }
+
+    /// Offers a batch through the window.
+    pub(super) fn offer(&self, batch: Batch) {
         if let Some(window) = &mut self.inner.lock().window {
-            window.bytes += bytes;
-            window.chunks.push_back(chunk);
+            window.bytes += batch.bytes;
+            window.chunks.extend(batch.chunks);
         }
-        self.progress.send_modify(|progress| progress.arrived += bytes);
-        true
+        self.progress.send_modify(|progress| progress.arrived += batch.bytes);
     }
 
     /// The digest matches: everything that arrived is released, and the size is what arrived.

@@ -44,8 +44,26 @@ impl Hashing {
         if let Some(mut hasher) = hasher {
             chunks.iter().for_each(|chunk| hasher.update(chunk));
             let bytes: usize = chunks.iter().map(Bytes::len).sum();
-            self.put(&mut self.state.lock(), hasher, start + bytes as u64);
+            self.set(hasher, start + bytes as u64);
         }
+    }
+
+    /// What the hasher will be once the bytes from `start` on count as well. `None`: they are not next. Blocks.
+    pub(super) fn beyond(&self, start: u64, chunks: &[Bytes]) -> Option<Hasher> {
+        let mut hasher = {
+            let mut state = self.state.lock();
+            while state.hasher.is_none() {
+                self.free.wait(&mut state);
+            }
+            state.hasher.clone().filter(|_| state.at == start)?
+        };
+        chunks.iter().for_each(|chunk| hasher.update(chunk));
+        Some(hasher)
+    }
+
+    /// The bytes up to `at` count, and `hasher` knows them.
+    pub(super) fn set(&self, hasher: Hasher, at: u64) {
+        self.put(&mut self.state.lock(), hasher, at);
     }
 
     /// Whether somebody should read up to byte `end`. Who is told so must: nobody else will be.

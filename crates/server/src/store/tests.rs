@@ -168,7 +168,7 @@ async fn pieces_that_come_at_once_are_followed_in_order() {
         fill(750_000, 1_000_000, 0)
     );
     assert!([a, b, c, d].iter().all(|filled| *filled == Filled::Whole));
-    assert_eq!(ticket.received(), 1_000_000);
+    assert_eq!(ticket.in_order().await, 1_000_000);
     ticket.seal().await.unwrap();
     assert_eq!(read.await.unwrap().0, bytes);
     assert!(store.stored(digest).await.is_some());
@@ -182,13 +182,11 @@ async fn what_came_before_its_turn_is_not_followed_and_not_lost() {
     ticket.begin(Some(600_000)).await;
     let late = ticket.fill(200_000..600_000, 200_000, body(&bytes.slice(200_000..)), STALL);
     assert_eq!(late.await, Filled::Whole);
-    assert_eq!(ticket.received(), 0);
     let broken = [Ok(bytes.slice(..100_000)), Err(io::Error::other("cut"))];
     let broken = ticket.fill(0..200_000, 0, Incoming::of(stream::iter(broken)), STALL).await;
     assert_eq!(broken, Filled::Broken { received: 100_000, fault: Fault::Reset });
-    assert_eq!(ticket.received(), 100_000);
     let rest = ticket.fill(100_000..200_000, 100_000, body(&bytes.slice(100_000..200_000)), STALL).await;
-    assert_eq!((rest, ticket.received()), (Filled::Whole, 600_000));
+    assert_eq!((rest, ticket.in_order().await), (Filled::Whole, 600_000));
     let read = tokio::spawn(all(follower.body(whole(&bytes))));
     ticket.seal().await.unwrap();
     assert_eq!(read.await.unwrap().0, bytes);
@@ -218,6 +216,22 @@ async fn pieces_of_another_object_are_found_out() {
     let (got, ended) = read.await.unwrap();
     assert!(ended.is_err() && got.len() as u64 <= 600_000 - HELD_BACK);
     assert_eq!(store.used(), 0);
+}
+
+/// What was hashed is what is stored, whoever brings the same bytes a second time.
+#[tokio::test]
+async fn what_is_given_up_does_not_count() {
+    let (store, _dir) = opened();
+    let ((bytes, digest), (other, _)) = (object(1, 600_000), object(2, 600_000));
+    let (mut ticket, _follower) = yours(&store, digest).await;
+    ticket.begin(Some(600_000)).await;
+    let ahead = ticket.fill(300_000..600_000, 300_000, body(&bytes.slice(300_000..)), STALL);
+    assert_eq!(ahead.await, Filled::Whole);
+    assert_eq!(ticket.in_order().await, 0);
+    let rest: Bytes = [&bytes[..300_000], &other[300_000..]].concat().into();
+    assert_eq!(ticket.fill(0..600_000, 0, body(&rest), STALL).await, Filled::Whole);
+    assert_eq!(ticket.seal().await.unwrap_err().reason, Reason::DigestMismatch);
+    assert!(store.stored(digest).await.is_none());
 }
 
 /// T-DF1: without a disk there is one stream only.

@@ -13,9 +13,11 @@ use entrepot_oci::Digest;
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::task::TaskTracker;
 
 use super::Shared;
 use super::arriving::{Arriving, BATCH, Batch};
+use super::disk::PATIENCE;
 use super::fill::Fill;
 use super::layout::write_at;
 use super::space::{NoPlace, Room, is_full};
@@ -28,6 +30,7 @@ pub(crate) struct FillTicket {
     fill: Arc<Fill>,
     size: Option<u64>,
     temporary: Mutex<Option<(NamedTempFile, Room)>>,
+    writes: TaskTracker,
     done: bool,
 }
 
@@ -41,7 +44,8 @@ struct Writing {
 
 impl FillTicket {
     pub(super) fn new(shared: Arc<Shared>, fill: Arc<Fill>) -> FillTicket {
-        FillTicket { shared, fill, size: None, temporary: Mutex::default(), done: false }
+        let (temporary, writes) = (Mutex::default(), TaskTracker::new());
+        FillTicket { shared, fill, size: None, temporary, writes, done: false }
     }
 
     /// Reads `body` to its end; one batch is written while the next is gathered. `Err`: how it ended before that.
@@ -85,14 +89,15 @@ impl FillTicket {
     fn write(&self, batch: Batch, start: u64) -> Writing {
         let written = self.fill.file().map(|file| {
             let (fill, batch) = (self.fill.clone(), batch.clone());
-            spawn_blocking(move || {
+            self.writes.spawn_blocking(move || {
                 let mut at = start;
                 for chunk in &batch.chunks {
                     write_at(&file, chunk, at)?;
                     at += chunk.len() as u64;
                 }
-                fill.wrote(start, at);
-                fill.hashing.follow(start, &batch.chunks);
+                if fill.wrote(start, at) {
+                    fill.hashing.follow(start, &batch.chunks);
+                }
                 if fill.hashing.lags(fill.arrived()) {
                     // An error shows again when the object is sealed.
                     spawn_blocking(move || fill.hash_up());
@@ -135,18 +140,17 @@ impl FillTicket {
         let (fill, chunks) = (self.fill.clone(), batch.chunks.clone());
         let hashed = spawn_blocking(move || {
             // What pieces have left behind comes first.
-            fill.hash_up()?;
-            fill.hashing.follow(start, &chunks);
-            Ok::<_, io::Error>(())
+            fill.hash_up().ok().and_then(|()| fill.hashing.beyond(start, &chunks))
         });
-        if !matches!(self.shared.in_time(hashed).await, Some(Ok(Ok(())))) {
+        let Some(Ok(Some(hasher))) = self.shared.in_time(hashed).await else {
+            return Err(Filled::Abandoned);
+        };
+        // Whoever is given up while it waits here has neither hashed nor offered anything.
+        if !self.fill.room(patience).await {
             return Err(Filled::Abandoned);
         }
-        for chunk in batch.chunks {
-            if !self.fill.offer(chunk, patience).await {
-                return Err(Filled::Abandoned);
-            }
-        }
+        self.fill.hashing.set(hasher, start + batch.bytes);
+        self.fill.offer(batch);
         Ok(())
     }
 
@@ -205,7 +209,14 @@ impl Ticket for FillTicket {
         self.pump(body, wanted, stall * 2).await.unwrap_or_else(|ended| ended)
     }
 
-    fn received(&self) -> u64 {
+    async fn in_order(&self) -> u64 {
+        self.writes.close();
+        // What is hashed must be what was written last.
+        if tokio::time::timeout(PATIENCE, self.writes.wait()).await.is_err() {
+            self.leave_disk(&io::ErrorKind::TimedOut.into());
+        }
+        self.writes.reopen();
+        self.fill.forget_ahead();
         self.fill.arrived()
     }
 

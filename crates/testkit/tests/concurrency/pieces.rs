@@ -43,6 +43,4 @@ async fn t_cc1_fifty_clients_and_a_large_layer_over_a_long_line() {
     assert!(beyond < LAYER / 100, "{beyond} bytes more than the image");
     let together = bench.upstream.peak(&path);
     assert!((5..=8).contains(&together), "{together} connections at once");
-    // One connection alone brings 5 MB/s.
-    assert!(took < Duration::from_secs(LAYER / 5_000_000), "{took:?}");
 }

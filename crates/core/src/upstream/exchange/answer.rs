@@ -61,7 +61,7 @@ impl Exchange {
         let expected =
             Expected { document: !self.is_blob(), head: head && !self.body.probe, range: self.range() };
         let found = match body::read(expected, &parts) {
-            Ok(found) if self.is_other_part(&found) => return self.no_parts(env),
+            Ok(found) if self.is_other_part(parts.status, &found) => return self.no_parts(env),
             Ok(found) => found,
             Err(_) if self.body.until.is_some() => return self.no_parts(env),
             Err(_) if self.body.resumed && parts.status == StatusCode::PARTIAL_CONTENT => {
@@ -117,10 +117,10 @@ impl Exchange {
     }
 
     /// Whether this is not the piece that was asked for, nor, instead of a first one, all of the object.
-    fn is_other_part(&self, found: &Found) -> bool {
+    fn is_other_part(&self, status: StatusCode, found: &Found) -> bool {
         let Some(until) = self.body.until else { return false };
         let is_piece = found.length.and_then(|length| found.offset.checked_add(length)) == Some(until);
-        let is_whole = found.offset == 0 && !self.body.further;
+        let is_whole = status == StatusCode::OK && !self.body.further;
         !is_piece && !is_whole
     }
 

@@ -331,8 +331,10 @@ impl Ticket for Filling {
         }
     }
 
-    fn received(&self) -> u64 {
-        self.fill.state.borrow().bytes.len() as u64
+    async fn in_order(&self) -> u64 {
+        let mut state = self.fill.state.borrow_mut();
+        state.ahead.clear();
+        state.bytes.len() as u64
     }
 
     async fn seal(self) -> Result<u64, Failure> {
