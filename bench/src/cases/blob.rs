@@ -1,0 +1,89 @@
+//! A large layer that everyone holds.
+
+use anyhow::Result;
+
+use super::{Bench, Case, fetch_and_compare, lay_out};
+use crate::client::{self, Flood, Sink, Task};
+use crate::measure::Watch;
+use crate::peers::{Peer, Server};
+use crate::sheet::Sheet;
+
+pub(super) const WARM: Case = Case {
+    name: "blob-warm",
+    about: "a layer of 2 GB that everyone holds, in the page cache, over plain HTTP/1.1. Dropped: the clients let the kernel drop \
+            the bytes (`MSG_TRUNC`); copied: they read them.",
+    peers: &[Peer::Nginx, Peer::Static],
+    runs: 5,
+    needs: &[],
+    measure: warm,
+};
+
+fn warm(bench: &Bench<'_>, sheet: &mut Sheet) -> Result<()> {
+    let big = bench.upstream.big();
+    let (digest, size) = big.layer();
+    let path = big.blob_path(digest);
+    let servers = holding(bench, &path, digest)?;
+    for run in 0..bench.runs {
+        for clients in [1, 8, 64] {
+            for (sink, word) in [(Sink::Dropped, "dropped"), (Sink::Copied, "copied")] {
+                let plural = if clients == 1 { "" } else { "s" };
+                let what = format!("{clients} client{plural}, {word}");
+                for peer in bench.turn(run) {
+                    let server = servers.iter().find(|server| server.peer == peer);
+                    let Some(server) = server else { continue };
+                    measure(bench, sheet, server, &what, &path, clients, sink)?;
+                }
+            }
+        }
+    }
+    sheet.note(format!(
+        "{size} bytes; each measurement lasts {:?}, after an untimed reading.",
+        bench.scale.spell
+    ));
+    Ok(())
+}
+
+fn measure(
+    bench: &Bench<'_>,
+    sheet: &mut Sheet,
+    server: &Server,
+    what: &str,
+    path: &str,
+    clients: usize,
+    sink: Sink,
+) -> Result<()> {
+    let address = server.address;
+    // The page cache may have lost some of it meanwhile.
+    let _: client::Fetched =
+        client::ask(&Task::Fetch { address, path: path.to_owned(), sink: Sink::Dropped })?;
+    let (watch, before) = (server.tree().map(Watch::start), server.cpu());
+    let spell = bench.scale.spell;
+    let flood: Flood =
+        client::ask(&Task::Flood { address, path: path.to_owned(), clients, sink, spell, part: None })?;
+    let gigabytes = flood.bytes as f64 / 1e9;
+    sheet.add(what, "GB/s", server.peer, gigabytes / flood.seconds);
+    if let (Some(before), Some(after)) = (before, server.cpu()) {
+        sheet.add(what, "CPU s/GB", server.peer, (after - before) / gigabytes);
+    }
+    if let Some(watch) = watch {
+        sheet.add(what, "peak RssAnon MB", server.peer, watch.peak_mb());
+    }
+    bench.say(format_args!("{what}: {}: {:.2} GB/s", server.peer.name(), gigabytes / flood.seconds));
+    Ok(())
+}
+
+/// All peers, each with the large layer in its store, and found to serve it whole.
+fn holding(bench: &Bench<'_>, path: &str, digest: &str) -> Result<Vec<Server>> {
+    let mut servers = Vec::new();
+    for &peer in &bench.peers {
+        if peer == Peer::Static {
+            lay_out(bench, bench.upstream.big())?;
+        }
+        let server = bench.start(peer, bench.upstream.address())?;
+        // Once to fill it, once from what it stored.
+        fetch_and_compare(&server, path, digest)?;
+        fetch_and_compare(&server, path, digest)?;
+        servers.push(server);
+    }
+    Ok(servers)
+}
