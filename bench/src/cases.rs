@@ -1,12 +1,15 @@
 //! What is measured.
 
 mod blob;
+mod cold;
 mod manifest;
+mod pull;
+mod wan;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::client::{self, Fetched, Sink, Task};
@@ -14,6 +17,9 @@ use crate::options::{Options, Scale};
 use crate::peers::{Peer, Place, Server};
 use crate::sheet::Sheet;
 use crate::upstream::{Stored, TAG, Upstream};
+
+/// A file system in memory.
+const MEMORY: &str = "/dev/shm";
 
 /// One case.
 #[derive(Debug)]
@@ -30,7 +36,8 @@ pub(crate) struct Case {
     pub(crate) measure: fn(&Bench<'_>, &mut Sheet) -> Result<()>,
 }
 
-pub(crate) const CASES: &[Case] = &[manifest::BY_TAG, manifest::BY_DIGEST, blob::WARM];
+pub(crate) const CASES: &[Case] =
+    &[manifest::BY_TAG, manifest::BY_DIGEST, blob::WARM, cold::FAST, cold::LAYER, pull::COLD, pull::WARM];
 
 /// What a case has at hand.
 #[derive(Debug)]
@@ -90,6 +97,15 @@ fn fetch_and_compare(server: &Server, path: &str, digest: &str) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// A directory in memory, so that what is measured is not the disk.
+fn in_memory() -> Result<TempDir> {
+    let place = Path::new(MEMORY);
+    tempfile::Builder::new()
+        .prefix("entrepot-bench-")
+        .tempdir_in(place)
+        .with_context(|| place.display().to_string())
 }
 
 /// Upstream's own files, under the names by which a static server is asked for them.

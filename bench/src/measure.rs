@@ -49,12 +49,16 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Of the processes that the tree has now.
     pub(crate) fn start(tree: Tree) -> Watch {
         let (peak, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (sampled, stopped, processes) = (peak.clone(), stop.clone(), tree.processes());
+        let (sampled, stopped) = (peak.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
-            loop {
+            let mut processes = Vec::new();
+            for round in 0_u64.. {
+                // All processes of the machine are looked through for that: not each time.
+                if round % 25 == 0 {
+                    processes = tree.processes();
+                }
                 let field = |pid| field(&format!("/proc/{pid}/status"), "RssAnon:");
                 let now = processes.iter().filter_map(field).sum();
                 sampled.fetch_max(now, Ordering::Relaxed);

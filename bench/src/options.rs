@@ -47,6 +47,8 @@ pub(crate) enum Command {
 pub(crate) struct Scale {
     /// Bytes of the layers of a typical image.
     pub(crate) typical: [u64; 8],
+    /// Bytes of a layer that takes its time over the WAN.
+    pub(crate) layer: u64,
     /// Bytes of the large layer.
     pub(crate) big: u64,
     /// How long a stream of requests lasts.
@@ -59,10 +61,15 @@ impl Options {
         let typical = [568, 331, 189, 142, 95, 57, 28, 9];
         if self.quick {
             let spell = Duration::from_millis(500);
-            Scale { typical: typical.map(|size| size * 10_000), big: 200_000_000, spell }
+            Scale { typical: typical.map(|size| size * 10_000), layer: 25_600_000, big: 200_000_000, spell }
         } else {
             let spell = Duration::from_secs(4);
-            Scale { typical: typical.map(|size| size * 100_000), big: 2_000_000_000, spell }
+            Scale {
+                typical: typical.map(|size| size * 100_000),
+                layer: 256_000_000,
+                big: 2_000_000_000,
+                spell,
+            }
         }
     }
 

@@ -22,6 +22,7 @@ pub(crate) struct Upstream {
     dir: PathBuf,
     scale: Scale,
     typical: OnceCell<Stored>,
+    layer: OnceCell<Stored>,
     big: OnceCell<Stored>,
 }
 
@@ -37,8 +38,8 @@ impl Upstream {
     pub(crate) fn start(dir: &Path, scale: &Scale) -> Result<Upstream> {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let registry = Registry::kept(dir);
-        let (typical, big) = (OnceCell::new(), OnceCell::new());
-        Ok(Upstream { registry, dir: dir.to_owned(), scale: scale.clone(), typical, big })
+        let (typical, layer, big) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Ok(Upstream { registry, dir: dir.to_owned(), scale: scale.clone(), typical, layer, big })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -48,6 +49,11 @@ impl Upstream {
     /// Eight layers, of 142 MB together.
     pub(crate) fn typical(&self) -> &Stored {
         self.stored(&self.typical, "bench/typical", || Image::of_sizes(&self.scale.typical))
+    }
+
+    /// One layer of 256 MB.
+    pub(crate) fn layer(&self) -> &Stored {
+        self.stored(&self.layer, "bench/layer", || Image::large(self.scale.layer))
     }
 
     /// One layer of 2 GB.
