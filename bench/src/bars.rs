@@ -91,6 +91,13 @@ const BARS: &[(&str, &str, &str, Bar)] = &[
     ("herd-50", "", "upstream ÷ image", Bar::Below(1.01)),
     ("herd-50", "", "slowest client s", Bar::AtMost(0.45, Peer::Nginx)),
     ("herd-50", "", "worst first byte s", Bar::Below(1.0)),
+    ("idle", "idle", "RssAnon MB", Bar::Below(15.0)),
+    ("idle", "1000 streams", "RssAnon MB", Bar::Below(100.0)),
+    ("evict", "", "layers above the cap", Bar::Below(1.0)),
+    ("start", "empty", "first 200 s", Bar::Below(0.02)),
+    ("start", "1000000 objects", "first 200 s", Bar::Below(1.0)),
+    ("start", "1000000 objects", "peak RssAnon MB", Bar::Below(15.0)),
+    ("growth", "many ÷ few", "instructions", Bar::Below(1.05)),
 ];
 
 #[cfg(test)]

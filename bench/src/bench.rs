@@ -82,7 +82,7 @@ fn measure(
         let own =
             tempfile::Builder::new().prefix(case.name).tempdir_in(dir).context("the bench's directory")?;
         let runs = options.runs(case.runs);
-        let bench = Bench { options, scale: options.scale(), upstream, peers, runs, dir: &own };
+        let bench = Bench { options, scale: options.scale(), upstream, peers, runs, dir: &own, kept: dir };
         let outcome = catch_unwind(AssertUnwindSafe(|| (case.measure)(&bench, &mut sheet)));
         let failure = match outcome {
             Ok(Ok(())) => None,

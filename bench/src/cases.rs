@@ -2,8 +2,13 @@
 
 mod blob;
 mod cold;
+mod evict;
+mod growth;
+mod herd;
+mod idle;
 mod manifest;
 mod pull;
+mod start;
 mod wan;
 
 use std::net::SocketAddr;
@@ -36,8 +41,23 @@ pub(crate) struct Case {
     pub(crate) measure: fn(&Bench<'_>, &mut Sheet) -> Result<()>,
 }
 
-pub(crate) const CASES: &[Case] =
-    &[manifest::BY_TAG, manifest::BY_DIGEST, blob::WARM, cold::FAST, cold::LAYER, pull::COLD, pull::WARM];
+/// In the order of the table.
+pub(crate) const CASES: &[Case] = &[
+    pull::COLD,
+    pull::WARM,
+    cold::LAYER,
+    cold::FAST,
+    manifest::BY_TAG,
+    manifest::BY_DIGEST,
+    blob::WARM,
+    blob::RANGES,
+    herd::FIFTY,
+    herd::FIVE_HUNDRED,
+    idle::IDLE,
+    evict::EVICT,
+    start::START,
+    growth::GROWTH,
+];
 
 /// What a case has at hand.
 #[derive(Debug)]
@@ -50,6 +70,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) runs: u32,
     /// The case's own directory; it goes with the case.
     pub(crate) dir: &'a TempDir,
+    /// What is kept for the next run.
+    pub(crate) kept: &'a Path,
 }
 
 impl Bench<'_> {
@@ -66,7 +88,7 @@ impl Bench<'_> {
     /// Starts a peer in a directory of the caller's.
     pub(crate) fn start_in(&self, peer: Peer, upstream: SocketAddr, dir: &Path) -> Result<Server> {
         let access_log = self.options.access_log;
-        peer.start(&Place { upstream, dir, max_size: 100 << 30, access_log })
+        peer.start(&Place { upstream, dir, max_size: 100 << 30, access_log, admin: None })
     }
 
     /// The peers, beginning with another one in each run: who comes first has it warmer, or colder.

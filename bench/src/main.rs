@@ -8,6 +8,7 @@ mod client;
 mod load;
 mod machine;
 mod measure;
+mod objects;
 mod options;
 mod peers;
 mod report;
@@ -33,6 +34,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // The servers inherit it: one of them, and its clients, have ten thousand connections.
+    entrepot_testkit::limits::raise_open_files();
     let outcome = match arguments.command {
         Some(Command::Client { task }) => client::perform(&task),
         None => bench::run(&arguments.options),

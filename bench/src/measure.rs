@@ -19,6 +19,12 @@ impl Tree {
         self.processes().into_iter().filter_map(cpu_of).sum()
     }
 
+    /// Memory of all together in KiB, what they share counted once. Slow where much is mapped.
+    pub(crate) fn proportional_kb(self) -> u64 {
+        let field = |pid| field(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
+        self.processes().into_iter().filter_map(field).sum()
+    }
+
     /// The process and its descendants.
     fn processes(self) -> Vec<u32> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -132,7 +138,7 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(20), "{:?}", tree.cpu());
             std::thread::yield_now();
         }
-        assert!(Watch::start(tree).peak_mb() > 0.0);
+        assert!(Watch::start(tree).peak_mb() > 0.0 && tree.proportional_kb() > 0);
         for pid in tree.processes().into_iter().rev() {
             // SAFETY: kill takes no pointers; the processes are those that this test started.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };

@@ -51,6 +51,8 @@ pub(crate) struct Scale {
     pub(crate) layer: u64,
     /// Bytes of the large layer.
     pub(crate) big: u64,
+    /// Bytes of each of many layers.
+    pub(crate) one_of_many: u64,
     /// How long a stream of requests lasts.
     pub(crate) spell: Duration,
 }
@@ -61,13 +63,20 @@ impl Options {
         let typical = [568, 331, 189, 142, 95, 57, 28, 9];
         if self.quick {
             let spell = Duration::from_millis(500);
-            Scale { typical: typical.map(|size| size * 10_000), layer: 25_600_000, big: 200_000_000, spell }
+            Scale {
+                typical: typical.map(|size| size * 10_000),
+                layer: 25_600_000,
+                big: 200_000_000,
+                one_of_many: 800_000,
+                spell,
+            }
         } else {
             let spell = Duration::from_secs(4);
             Scale {
                 typical: typical.map(|size| size * 100_000),
                 layer: 256_000_000,
                 big: 2_000_000_000,
+                one_of_many: 8_000_000,
                 spell,
             }
         }

@@ -47,6 +47,8 @@ pub(crate) struct Place<'a> {
     pub(crate) max_size: u64,
     /// Whether it writes a line for each request.
     pub(crate) access_log: bool,
+    /// Where we show our metrics, if anywhere.
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 /// A running peer. Ended when dropped.
@@ -78,9 +80,8 @@ impl Peer {
         find(program).is_none().then_some(remedy)
     }
 
-    /// Starts it, and waits until it listens. A static server serves what lies in `dir/root`.
+    /// Starts it, and waits until it listens.
     pub(crate) fn start(self, place: &Place<'_>) -> Result<Server> {
-        std::fs::create_dir_all(place.dir).with_context(|| place.dir.display().to_string())?;
         if self == Peer::Direct {
             return Ok(Server { peer: self, address: place.upstream, process: None });
         }
@@ -88,19 +89,30 @@ impl Peer {
         // Another program may take the port in between: then on another.
         for _ in 0..3 {
             let address = free_address();
-            let command = match self {
-                Peer::Nginx => nginx::caching(place, address)?,
-                Peer::Static => nginx::files(place, address)?,
-                Peer::DockerRegistry => registry::proxy(place, address)?,
-                Peer::Entrepot | Peer::Direct => ours::mirror(place, address)?,
-            };
-            let mut process = Process::of(command, place.dir.join("log"));
+            let mut process = self.launch(place, address)?;
             if process.ready(READY, || TcpStream::connect(address).is_ok()) {
                 return Ok(Server { peer: self, address, process: Some(process) });
             }
             last = process.log();
         }
         bail!("{} does not start: {last}", self.name())
+    }
+
+    /// Starts it, and waits for nothing.
+    pub(crate) fn launch(self, place: &Place<'_>, address: SocketAddr) -> Result<Process> {
+        Ok(Process::of(self.command(place, address)?, place.dir.join("log")))
+    }
+
+    /// What starts it, once its configuration is written. A static server serves what lies in `dir/root`.
+    pub(crate) fn command(self, place: &Place<'_>, address: SocketAddr) -> Result<Command> {
+        std::fs::create_dir_all(place.dir).with_context(|| place.dir.display().to_string())?;
+        match self {
+            Peer::Entrepot => ours::mirror(place, address),
+            Peer::Nginx => nginx::caching(place, address),
+            Peer::Static => nginx::files(place, address),
+            Peer::DockerRegistry => registry::proxy(place, address),
+            Peer::Direct => bail!("upstream itself is not started for a case"),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) struct Upstream {
     typical: OnceCell<Stored>,
     layer: OnceCell<Stored>,
     big: OnceCell<Stored>,
+    many: OnceCell<Stored>,
 }
 
 /// An image in the registry.
@@ -38,8 +39,15 @@ impl Upstream {
     pub(crate) fn start(dir: &Path, scale: &Scale) -> Result<Upstream> {
         std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         let registry = Registry::kept(dir);
-        let (typical, layer, big) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Ok(Upstream { registry, dir: dir.to_owned(), scale: scale.clone(), typical, layer, big })
+        Ok(Upstream {
+            registry,
+            dir: dir.to_owned(),
+            scale: scale.clone(),
+            typical: OnceCell::new(),
+            layer: OnceCell::new(),
+            big: OnceCell::new(),
+            many: OnceCell::new(),
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -59,6 +67,11 @@ impl Upstream {
     /// One layer of 2 GB.
     pub(crate) fn big(&self) -> &Stored {
         self.stored(&self.big, "bench/big", || Image::large(self.scale.big))
+    }
+
+    /// 24 layers of 8 MB.
+    pub(crate) fn many(&self) -> &Stored {
+        self.stored(&self.many, "bench/many", || Image::of_sizes(&[self.scale.one_of_many; 24]))
     }
 
     /// The file that the registry keeps a blob in.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Bench, Case, fetch_and_compare, lay_out};
-use crate::client::{self, Flood, Sink, Task};
+use crate::client::{self, Fetched, Flood, Part, Sink, Task};
 use crate::measure::Watch;
 use crate::peers::{Peer, Server};
 use crate::sheet::Sheet;
@@ -17,6 +17,43 @@ pub(super) const WARM: Case = Case {
     needs: &[],
     measure: warm,
 };
+
+pub(super) const RANGES: Case = Case {
+    name: "ranges",
+    about: "random ranges of 1 MiB of the same layer on 16 connections; the clients let the kernel drop the bytes.",
+    measure: ranges,
+    ..WARM
+};
+
+/// Bytes of a range.
+const RANGE: u64 = 1 << 20;
+
+fn ranges(bench: &Bench<'_>, sheet: &mut Sheet) -> Result<()> {
+    let big = bench.upstream.big();
+    let (digest, size) = big.layer();
+    let path = big.blob_path(digest);
+    let servers = holding(bench, &path, digest)?;
+    let (what, part) = ("16 connections", Some(Part { length: RANGE, of: size }));
+    for run in 0..bench.runs {
+        for peer in bench.turn(run) {
+            let server = servers.iter().find(|server| server.peer == peer);
+            let Some(server) = server else { continue };
+            let (address, path, spell) = (server.address, path.clone(), bench.scale.spell);
+            // The page cache may have lost some of it meanwhile.
+            let _: Fetched = client::ask(&Task::Fetch { address, path: path.clone(), sink: Sink::Dropped })?;
+            let before = server.cpu();
+            let task = Task::Flood { address, path, clients: 16, sink: Sink::Dropped, spell, part };
+            let flood: Flood = client::ask(&task)?;
+            let rate = flood.requests as f64 / flood.seconds;
+            sheet.add(what, "req/s", peer, rate);
+            if let (Some(before), Some(after)) = (before, server.cpu()) {
+                sheet.add(what, "CPU s/GB", peer, (after - before) / (flood.bytes as f64 / 1e9));
+            }
+            bench.say(format_args!("{what}: {}: {rate:.0} req/s", peer.name()));
+        }
+    }
+    Ok(())
+}
 
 fn warm(bench: &Bench<'_>, sheet: &mut Sheet) -> Result<()> {
     let big = bench.upstream.big();
@@ -54,8 +91,7 @@ fn measure(
 ) -> Result<()> {
     let address = server.address;
     // The page cache may have lost some of it meanwhile.
-    let _: client::Fetched =
-        client::ask(&Task::Fetch { address, path: path.to_owned(), sink: Sink::Dropped })?;
+    let _: Fetched = client::ask(&Task::Fetch { address, path: path.to_owned(), sink: Sink::Dropped })?;
     let (watch, before) = (server.tree().map(Watch::start), server.cpu());
     let spell = bench.scale.spell;
     let flood: Flood =

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -90,6 +91,34 @@ pub(super) fn flood(
         all.seconds = start.elapsed().as_secs_f64();
         Ok(all)
     })
+}
+
+/// Who is free takes the next path.
+pub(super) fn round(address: SocketAddr, paths: &[String], clients: usize, rounds: usize) -> Result<Flood> {
+    let (next, bytes, most) = (AtomicUsize::new(0), AtomicU64::new(0), paths.len() * rounds);
+    let each = || -> Result<()> {
+        let mut connection = Connection::open(address)?;
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= most {
+                return Ok(());
+            }
+            let path = &paths[at % paths.len()];
+            let head = connection.get(path, None)?;
+            if head.status != 200 {
+                bail!("{path}: {}", head.status);
+            }
+            connection.body(head.length, Sink::Dropped, &mut Sha256::new(), |_| true)?;
+            bytes.fetch_add(head.length, Ordering::Relaxed);
+        }
+    };
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(each)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().ok().context("a client panicked")?)
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Flood { bytes: bytes.into_inner(), requests: most as u64, seconds })
 }
 
 /// The bytes and the whole answers that one client got until the end.

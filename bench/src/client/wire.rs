@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -42,12 +42,7 @@ impl Connection {
 
     /// Asks, and reads the head. `range` is of the first and the last byte.
     pub(super) fn get(&mut self, path: &str, range: Option<(u64, u64)>) -> Result<Head> {
-        let mut request = format!("GET {path} HTTP/1.1\r\nhost: bench.test\r\naccept: {ACCEPT}\r\n");
-        if let Some((first, last)) = range {
-            request.push_str(&format!("range: bytes={first}-{last}\r\n"));
-        }
-        request.push_str("\r\n");
-        self.stream.write_all(request.as_bytes())?;
+        self.stream.write_all(request(path, range).as_bytes())?;
         loop {
             if let Some((head, used)) = parse(&self.ahead)? {
                 self.ahead.drain(..used);
@@ -84,7 +79,7 @@ impl Connection {
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX);
             let n = match sink {
-                Sink::Dropped => drop_bytes(&self.stream, most)?,
+                Sink::Dropped => drop_bytes(self.stream.as_raw_fd(), most)?,
                 Sink::Copied | Sink::Hashed => self.stream.read(&mut self.buffer[..most.min(PIECE)])?,
             };
             if n == 0 {
@@ -102,16 +97,21 @@ impl Connection {
     }
 }
 
-/// Takes bytes off the socket without copying them anywhere.
-fn drop_bytes(stream: &TcpStream, most: usize) -> io::Result<usize> {
+/// A GET; `range` is of the first and the last byte.
+pub(super) fn request(path: &str, range: Option<(u64, u64)>) -> String {
+    let range = range.map(|(first, last)| format!("range: bytes={first}-{last}\r\n")).unwrap_or_default();
+    format!("GET {path} HTTP/1.1\r\nhost: bench.test\r\naccept: {ACCEPT}\r\n{range}\r\n")
+}
+
+/// Takes bytes off a socket without copying them anywhere.
+pub(super) fn drop_bytes(socket: RawFd, most: usize) -> io::Result<usize> {
     // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer (tcp(7)), so that there need not be one.
-    let n =
-        unsafe { libc::recv(stream.as_raw_fd(), std::ptr::null_mut(), most.min(4 * PIECE), libc::MSG_TRUNC) };
+    let n = unsafe { libc::recv(socket, std::ptr::null_mut(), most.min(4 * PIECE), libc::MSG_TRUNC) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 /// The head and its length, once the bytes hold all of it.
-fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let mut answer = httparse::Response::new(&mut slots);
     let httparse::Status::Complete(used) = answer.parse(bytes).context("the head of an answer")? else {

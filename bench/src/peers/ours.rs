@@ -11,11 +11,12 @@ use super::Place;
 pub(super) fn mirror(place: &Place<'_>, address: SocketAddr) -> Result<Command> {
     let file = place.dir.join("config.yml");
     let (cache, most, upstream) = (place.dir.join("cache"), place.max_size, place.upstream);
+    let admin = place.admin.map(|admin| format!("  admin: \"{admin}\"\n")).unwrap_or_default();
     let config = format!(
         r#"proxy:
   endpoint: "http://{address}"
   listen: "{address}"
-  cache: {{ dir: "{}", max_size: "{most}B" }}
+{admin}  cache: {{ dir: "{}", max_size: "{most}B" }}
   sources:
     - name: "origin"
       url: "http://{upstream}"
