@@ -1,7 +1,7 @@
 //! A run of the bench: the cases, one after the other, each with all of its peers in turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,7 @@ use crate::options::Options;
 use crate::peers::Peer;
 use crate::report::{Measured, Report};
 use crate::sheet::Sheet;
+use crate::summary;
 use crate::upstream::Upstream;
 
 /// Another place for upstream's images and the stores than the build directory.
@@ -45,7 +46,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // After each: a run takes long, and may be ended before it is over.
         report.save(&out)?;
     }
-    let missed = report.missed();
+    let (missed, short) = (report.missed(), summary::block(&report));
+    println!("\n{short}");
+    if options.readme {
+        summary::write(Path::new("README.md"), &short)?;
+    }
     eprintln!("\nresults: {}", report.save(&out)?.display());
     for line in &missed {
         eprintln!("not met: {line}");
@@ -67,12 +72,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static Case>> {
 }
 
 /// A case that fails says so in its place in the table, and the others go on.
-fn measure(
-    case: &'static Case,
-    options: &Options,
-    upstream: &Upstream,
-    dir: &std::path::Path,
-) -> Result<Measured> {
+fn measure(case: &'static Case, options: &Options, upstream: &Upstream, dir: &Path) -> Result<Measured> {
     eprintln!("{}", case.name);
     let start = Instant::now();
     let mut sheet = Sheet::default();

@@ -14,6 +14,7 @@ mod peers;
 mod report;
 mod sheet;
 mod stats;
+mod summary;
 mod table;
 mod upstream;
 

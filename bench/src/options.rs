@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Let everyone write a line for each request; otherwise nobody does
     #[arg(long)]
     pub(crate) access_log: bool,
+    /// Put the short table into README.md
+    #[arg(long)]
+    pub(crate) readme: bool,
     /// Where results go; otherwise bench/results for a whole run, and the build directory for a part of one
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
