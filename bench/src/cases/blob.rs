@@ -1,6 +1,10 @@
 //! A large layer that everyone holds.
 
-use anyhow::Result;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Result, bail};
+use entrepot_testkit::real::fetch;
 
 use super::{Bench, Case, fetch_and_compare, lay_out};
 use crate::client::{self, Fetched, Flood, Part, Sink, Task};
@@ -34,6 +38,9 @@ fn ranges(bench: &Bench<'_>, sheet: &mut Sheet) -> Result<()> {
     let path = big.blob_path(digest);
     let servers = holding(bench, &path, digest)?;
     let (what, part) = ("16 connections", Some(Part { length: RANGE, of: size }));
+    for server in &servers {
+        compare_range(bench, server, &path, digest, size)?;
+    }
     for run in 0..bench.runs {
         for peer in bench.turn(run) {
             let server = servers.iter().find(|server| server.peer == peer);
@@ -77,6 +84,20 @@ fn warm(bench: &Bench<'_>, sheet: &mut Sheet) -> Result<()> {
         "{size} bytes; each measurement lasts {:?}, after an untimed reading.",
         bench.scale.spell
     ));
+    Ok(())
+}
+
+/// A range in the middle, with what upstream's own file has there.
+fn compare_range(bench: &Bench<'_>, server: &Server, path: &str, digest: &str, size: u64) -> Result<()> {
+    let first = size / 2 + 7;
+    let url = format!("http://{}{path}", server.address);
+    let range = format!("bytes={first}-{}", first + RANGE - 1);
+    let fetched = fetch("GET", &url, &[("range", &range)]).map_err(anyhow::Error::msg)?;
+    let mut there = vec![0; RANGE as usize];
+    File::open(bench.upstream.file_of(digest))?.read_exact_at(&mut there, first)?;
+    if (fetched.status, &fetched.body) != (206, &there) {
+        bail!("{} sent other bytes for {range}: {}\n{}", server.peer.name(), fetched.status, server.log());
+    }
     Ok(())
 }
 
