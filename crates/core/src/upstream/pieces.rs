@@ -271,7 +271,9 @@ mod tests {
             let first = opening(&hub(), size, at).unwrap_or(size);
             prop_assert!(first <= size && (first == size || (LEAST..=MOST).contains(&first)));
             let mut pieces = Pieces::new(size, first, at);
-            let (mut running, mut brought, mut mark, mut lost) = (vec![0..first], vec![], first, false);
+            let mut running = Vec::from_iter([Range { start: 0, end: first }]);
+            let mut brought = Vec::new();
+            let (mut mark, mut lost) = (first, false);
             for turn in turns {
                 match turn {
                     Turn::Another if pieces.want_another(running.len(), at) => running.extend(pieces.take(at)),
