@@ -236,6 +236,10 @@ impl Blobs for Store {
         }
     }
 
+    fn is_followed(&self) -> bool {
+        true
+    }
+
     async fn stored(&self, digest: Digest) -> Option<Object> {
         let (file, stamp, pin) = self.opened(digest).await?;
         Some(Object { file, stamp, pin, share: self.0.chunks.share() })
