@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("entrepot-worker", &["entrepot-oci", "entrepot-core", "entrepot-engine"]),
     ("entrepot", &["entrepot-oci", "entrepot-core", "entrepot-engine", "entrepot-server"]),
     ("entrepot-testkit", &["entrepot-oci", "entrepot-core", "entrepot-engine"]),
+    ("entrepot-bench", &["entrepot-testkit"]),
     ("xtask", &["entrepot-oci", "entrepot-core"]),
 ];
 

@@ -1,5 +1,6 @@
 //! What a developer does with this repository, one command for each thing: `cargo xtask <command>`.
 
+mod bench;
 mod fuzz;
 mod r#gen;
 mod layers;
@@ -17,6 +18,7 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   test [--quick]     everything that must hold, what it needs installed first; --quick leaves out real clients
+  bench […]          what a pull costs beside other mirrors; --help says what may be chosen
   layers             which crate may depend on which, and what the pure ones may not reach
   gen [--check]      the reference, the sample and the JSON schema of the configuration; --check only compares
   worker build       the Worker's script, ready to be deployed or run
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["test"] => test::run_all(false),
         ["test", "--quick"] => test::run_all(true),
+        ["bench", arguments @ ..] => bench::bench(arguments),
         ["layers"] => layers::check(),
         ["gen"] => r#gen::write(),
         ["gen", "--check"] => r#gen::check(),

@@ -31,7 +31,7 @@ pub(crate) fn check() -> Result<()> {
                 .extend(forbidden(&text).map(|(line, word)| format!("{}:{line}: `{word}`", path.display())));
         }
     }
-    for directory in ["crates", "xtask"] {
+    for directory in ["bench", "crates", "xtask"] {
         for path in rust_files(Path::new(directory))? {
             let lines =
                 fs::read_to_string(&path).with_context(|| path.display().to_string())?.lines().count();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use entrepot_core::net::is_public;
-use entrepot_core::upstream::{Fault, Outbound, SmallFault, Trust};
+use entrepot_core::upstream::{Fault, Outbound, SMALL_WITHIN, SmallFault, Trust};
 use entrepot_engine::ports::Http;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -154,9 +154,6 @@ impl Http for Client {
     }
 }
 
-/// The longest that a manifest, a list or a token may take to arrive.
-const SMALL_WITHIN: Duration = Duration::from_secs(15);
-
 /// Resolves as the system does, and drops what is not public unless the source allows it. The connection goes to an
 /// address that was checked here, so a name that resolves differently a moment later changes nothing.
 #[derive(Debug)]
@@ -190,7 +187,6 @@ impl Resolve for Resolver {
     }
 }
 
-/// What went wrong, read from the chain of causes.
 /// Waits while the process is out of descriptors: that is no fault of upstream's, and nothing to hold against it.
 async fn execute(client: &reqwest::Client, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
     loop {
@@ -217,6 +213,7 @@ fn is_exhausted(error: &reqwest::Error) -> bool {
     false
 }
 
+/// What went wrong, read from the chain of causes.
 fn fault(error: &reqwest::Error) -> Fault {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(current) = cause {

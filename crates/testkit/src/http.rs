@@ -253,8 +253,8 @@ impl fmt::Debug for Response {
         let shown = String::from_utf8_lossy(&self.body[..self.body.len().min(300)]);
         write!(
             f,
-            "{} {:?} {} bytes (clean end: {}) {shown:?}",
-            self.status, self.head.headers, self.length, self.clean_end
+            "{} {:?} {} bytes in {:?} (clean end: {}) {shown:?}",
+            self.status, self.head.headers, self.length, self.total, self.clean_end
         )
     }
 }

@@ -427,7 +427,7 @@ fn free_addresses() -> (SocketAddr, SocketAddr) {
 
 /// An address of this machine for a process that is about to start. Its port is none of those that the kernel gives to
 /// outgoing connections (32768 and up, unless told otherwise), so that nobody takes it meanwhile by chance.
-pub(crate) fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
     const PORTS: u16 = 12_000;

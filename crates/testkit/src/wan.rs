@@ -14,6 +14,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 const SEGMENT: u64 = 1460;
+/// Bytes that are moved at once, at most: 13 ms at 40 Mbit/s.
+const PIECE: u64 = 64 * 1024;
+/// Pieces on their way that the other side has not taken, at most: 8 MiB, about what a receive window grows to.
+const WINDOW: usize = 128;
+/// How far behind a sender may catch up, so that timers, which are late by a millisecond and more, cost no rate.
+const SLACK: Duration = Duration::from_millis(20);
+/// The longest request line that is looked at.
+const LINE: usize = 16 * 1024;
 
 /// How a link behaves.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +60,7 @@ struct Counts {
     up: AtomicU64,
     down: AtomicU64,
     connections: AtomicUsize,
+    requests: Mutex<Vec<String>>,
 }
 
 impl Wan {
@@ -94,6 +103,11 @@ impl Wan {
 
     pub fn connections(&self) -> usize {
         self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    /// What was asked for, in plain HTTP/1.1: `GET /v2/`.
+    pub fn requests(&self) -> Vec<String> {
+        self.counts.requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 }
 
@@ -150,11 +164,14 @@ async fn connection(
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    let count_up = counts.clone();
-    let there =
-        pump(near_read, far_write, shape, up, move |n| _ = count_up.up.fetch_add(n, Ordering::Relaxed));
-    let back =
-        pump(far_read, near_write, shape, down, move |n| _ = counts.down.fetch_add(n, Ordering::Relaxed));
+    let (count_up, mut lines) = (counts.clone(), Lines::default());
+    let there = pump(near_read, far_write, shape, up, move |bytes| {
+        count_up.up.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        lines.read(bytes, &count_up.requests);
+    });
+    let back = pump(far_read, near_write, shape, down, move |bytes| {
+        counts.down.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    });
     tokio::join!(there, back);
 }
 
@@ -164,22 +181,25 @@ async fn pump(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     shape: Shape,
     link: Link,
-    count: impl Fn(u64),
+    mut count: impl FnMut(&[u8]),
 ) {
-    let (flying, mut landing) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let (flying, mut landing) = mpsc::channel::<(Instant, Vec<u8>)>(WINDOW);
     let send = async move {
         let mut sender = Sender::new(shape, link);
-        let mut buffer = vec![0; 8 * SEGMENT as usize];
+        let mut buffer = vec![0; PIECE as usize];
         loop {
-            let n = match from.read(&mut buffer).await {
+            if from.readable().await.is_err() {
+                return;
+            }
+            let n = match from.read(&mut buffer[..sender.next_piece()]).await {
                 Ok(n) if n > 0 => n,
                 _ => return,
             };
             let left = sender.depart(n as u64);
             // Never more ahead than what is in flight: back-pressure reaches the other side as it would in reality.
             tokio::time::sleep_until(left).await;
-            count(n as u64);
-            if flying.send((left + shape.round_trip / 2, buffer[..n].to_vec())).is_err() {
+            count(&buffer[..n]);
+            if flying.send((left + shape.round_trip / 2, buffer[..n].to_vec())).await.is_err() {
                 return;
             }
         }
@@ -206,34 +226,74 @@ struct Sender {
     shape: Shape,
     link: Link,
     free: Instant,
-    /// Bytes sent since the connection was last idle, which is what the window has grown by.
+    /// When the connection began to send, or to send again after a pause.
+    began: Instant,
+    /// Bytes sent since then.
     grown: u64,
 }
 
 impl Sender {
     fn new(shape: Shape, link: Link) -> Self {
-        Self { shape, link, free: Instant::now(), grown: 0 }
+        let now = Instant::now();
+        Self { shape, link, free: now, began: now, grown: 0 }
+    }
+
+    /// Bytes that may leave together now: not more than the window of this round trip has left.
+    fn next_piece(&mut self) -> usize {
+        let now = Instant::now();
+        if self.grown == 0 || now > self.free + self.shape.round_trip * 2 {
+            (self.grown, self.began) = (0, now);
+        }
+        let windows = (2_u64 << self.round().min(32)) - 1;
+        (windows * self.window() - self.grown).min(PIECE) as usize
     }
 
     fn depart(&mut self, n: u64) -> Instant {
         let now = Instant::now();
-        if now > self.free + self.shape.round_trip * 2 {
-            self.grown = 0;
-        }
-        let start = self.free.max(now);
-        self.free = start + Duration::from_secs_f64(n as f64 / self.rate());
+        let late = |at: Instant| at.max(now.checked_sub(SLACK).unwrap_or(now));
+        let taking = |bits: u64| Duration::from_secs_f64(n as f64 * 8.0 / bits as f64);
+        // The window is sent at once, and doubled by the acknowledgements that are there a round trip later.
+        let acknowledged = self.began + self.shape.round_trip * self.round();
+        self.free = (late(self.free) + taking(self.shape.connection_bits)).max(acknowledged);
         self.grown += n;
         let mut link = self.link.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *link = (*link).max(now) + Duration::from_secs_f64(n as f64 * 8.0 / self.shape.link_bits as f64);
+        *link = late(*link) + taking(self.shape.link_bits);
         self.free = self.free.max(*link);
         self.free
     }
 
-    /// Bytes a second. A window that grows by what was sent doubles in each round trip at `ln 2` windows a round trip.
-    fn rate(&self) -> f64 {
-        let window = (self.shape.initial_window * SEGMENT + self.grown) as f64;
-        let started = window * std::f64::consts::LN_2 / self.shape.round_trip.as_secs_f64().max(1e-6);
-        started.min(self.shape.connection_bits as f64 / 8.0)
+    /// How often the window has doubled: after `n` round trips `2ⁿ - 1` initial windows have been sent.
+    fn round(&self) -> u32 {
+        (self.grown / self.window() + 1).ilog2()
+    }
+
+    /// The initial window, in bytes.
+    fn window(&self) -> u64 {
+        self.shape.initial_window * SEGMENT
+    }
+}
+
+/// Looks for request lines in what a client sends.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn read(&mut self, bytes: &[u8], requests: &Mutex<Vec<String>>) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.partial.len() < LINE {
+                self.partial.extend_from_slice(piece);
+            }
+            if !piece.ends_with(b"\n") {
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.partial);
+            if let Some(request) = line.trim_end().strip_suffix(" HTTP/1.1") {
+                requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(request.to_owned());
+            }
+            self.partial.clear();
+        }
     }
 }
 
@@ -258,5 +318,28 @@ mod tests {
         assert!(answer.total < Duration::from_millis(1500), "{:?}", answer.total);
         assert!(wan.bytes_down() > 2_000_000 && wan.bytes_down() < 2_001_000);
         assert_eq!(wan.connections(), 1);
+        assert_eq!(wan.requests(), ["GET /x"]);
+    }
+
+    #[test]
+    fn a_window_doubles_with_each_round_trip_until_the_rate_is_reached() {
+        let shape = Shape { round_trip: Duration::from_secs(1), ..Shape::default() };
+        let mut sender = Sender::new(shape, Arc::new(Mutex::new(Instant::now())));
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            let n = sender.next_piece() as u64;
+            let left = sender.depart(n);
+            rounds.push((n / SEGMENT, left.duration_since(sender.began).as_millis() / 100));
+        }
+        assert_eq!(rounds, [(10, 0), (20, 10), (40, 20)]);
+    }
+
+    #[test]
+    fn a_request_line_may_come_in_pieces() {
+        let (mut lines, requests) = (Lines::default(), Mutex::default());
+        for piece in ["GET /v2/ HT", "TP/1.1\r\nhost: a HTTP/1.0\r", "\n\r\nHEAD /x HTTP/1.1\r\n"] {
+            lines.read(piece.as_bytes(), &requests);
+        }
+        assert_eq!(requests.into_inner().unwrap(), ["GET /v2/", "HEAD /x"]);
     }
 }

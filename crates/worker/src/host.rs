@@ -9,7 +9,7 @@ use entrepot_core::event::Event;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::limit::{self, Bucket, LimitKey};
 use entrepot_core::time::Now;
-use entrepot_core::upstream::{Identity, UpstreamState};
+use entrepot_core::upstream::{Identity, SMALL_WITHIN, UpstreamState};
 use entrepot_engine::errand::{self, Errand};
 use entrepot_engine::ports::{Blobs, Host, Lead};
 use entrepot_engine::{Engine, Job, Work};
@@ -152,7 +152,7 @@ impl Edge {
         let place = work.place()?;
         let key = place.records();
         let timeouts = place.source.timeouts;
-        let patience = TRIES * (timeouts.connect + timeouts.first_byte) + PATIENCE;
+        let patience = TRIES * (timeouts.connect + timeouts.first_byte) + SMALL_WITHIN + PATIENCE;
         let owner = self.stubs.repository(records::repository(&key));
         let asked = owner.ask("fly", &errand);
         let spelt = match futures_util::future::select(std::pin::pin!(asked), Delay::from(patience)).await {

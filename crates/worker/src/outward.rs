@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use entrepot_core::upstream::{Fault, Outbound, SmallFault};
+use entrepot_core::upstream::{Fault, Outbound, SMALL_WITHIN, SmallFault};
 use entrepot_engine::ports::Http;
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt, pin_mut};
@@ -17,10 +17,9 @@ use worker::{ByteStream, Delay};
 
 use crate::limits::Tally;
 
-/// How long what is read here may pause, and how long it may take in all. Bodies that pass through have no such limit: the
-/// platform does not tell of their pauses.
+/// How long what is read here may pause. What passes through has no such limit: the platform does not tell of its pauses, and
+/// a source's `stall` says nothing here.
 const PAUSE: Duration = Duration::from_secs(3);
-const WHOLE: Duration = Duration::from_secs(15);
 
 pub(crate) struct Outward(pub(crate) Tally);
 
@@ -68,7 +67,7 @@ impl Http for Outward {
         };
         let mut bytes = BytesMut::new();
         let mut stream = ByteStream::from(stream);
-        let whole = Delay::from(WHOLE);
+        let whole = Delay::from(SMALL_WITHIN);
         pin_mut!(whole);
         loop {
             let pause = Delay::from(PAUSE);

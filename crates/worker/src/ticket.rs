@@ -1,13 +1,14 @@
 //! Filling one object of R2.
 
 use std::fmt;
+use std::pin::pin;
 
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::upstream::Fault;
 use entrepot_engine::ports::{self, Filled};
 use entrepot_oci::Digest;
 use entrepot_oci::digest::Algorithm;
-use futures_util::future::{join, try_join};
+use futures_util::future::{Either, select, try_join};
 use js_sys::Uint8Array;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -65,7 +66,10 @@ impl ports::Ticket for Ticket {
         match stored {
             Ok(()) => self.stored = Ok(size),
             Err(Unstored::Broken) => return Filled::Broken { received: 0, fault: Fault::Reset },
-            Err(Unstored::Refused(failure)) => self.stored = Err(failure),
+            Err(Unstored::Refused(failure)) => {
+                worker::console_error!("{failure}: {}", failure.internal.as_deref().unwrap_or("refused"));
+                self.stored = Err(failure);
+            }
         }
         Filled::Whole
     }
@@ -99,17 +103,19 @@ impl Ticket {
     async fn put(&self, size: u64, stream: ReadableStream) -> Result<(), Unstored> {
         let _slot = self.objects.tally.slot().await;
         let counted = FixedLengthStream::new_big_int(size.into())?;
-        let piped = JsFuture::from(stream.pipe_to(&counted.writable()));
+        let piped = pin!(JsFuture::from(stream.pipe_to(&counted.writable())));
         let put = self.objects.bucket.put(objects::key(&self.digest), counted.readable());
-        let (piped, put) = join(piped, summed(put, &self.digest).execute()).await;
-        match (piped, put) {
-            (_, Ok(_)) => Ok(()),
-            // The store refused all of it, or the body never came whole: only then is another try worth anything.
-            (Ok(_), Err(error)) => Err(Unstored::Refused(self.refused(&error.to_string()))),
-            (Err(_), Err(error)) if is_mismatch(&error.to_string()) => {
-                Err(Unstored::Refused(self.refused(&error.to_string())))
-            }
-            (Err(_), Err(_)) => Err(Unstored::Broken),
+        let put = pin!(summed(put, &self.digest).execute());
+        // Each failure brings the other: what came first tells which of them it was.
+        let (upstream_broke, put) = match select(piped, put).await {
+            Either::Left((piped, put)) => (piped.is_err(), put.await),
+            Either::Right((put, _)) => (false, put),
+        };
+        match put {
+            Ok(_) => Ok(()),
+            // Another try is worth something only where the body never came whole.
+            Err(error) if upstream_broke && !is_mismatch(&error.to_string()) => Err(Unstored::Broken),
+            Err(error) => Err(Unstored::Refused(self.refused(&error.to_string()))),
         }
     }
 

@@ -175,6 +175,9 @@ pub enum Fault {
     BadFraming,
 }
 
+/// The longest that a manifest, a list or a token may take to arrive, whose pauses are bounded by [`Outbound::stall`].
+pub const SMALL_WITHIN: Duration = Duration::from_secs(15);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmallFault {
     TooLarge,

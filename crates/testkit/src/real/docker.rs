@@ -1,6 +1,6 @@
 //! A Docker daemon of our own, with BuildKit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -45,10 +45,21 @@ impl Dockerd {
         Dockerd::launch(None, mirrors).unwrap_or_else(|log| panic!("dockerd does not start: {log}"))
     }
 
+    /// As `start`, with overlayfs below, as users have it, and all that is its own in a new directory in `place`. Not every
+    /// machine lets overlayfs be mounted: then `Err` is the daemon's log.
+    pub fn on_overlayfs(place: &Path) -> Result<Dockerd, String> {
+        let dir =
+            tempfile::Builder::new().prefix("entrepot-").tempdir_in(place).map_err(|e| e.to_string())?;
+        Dockerd::on("overlay2", dir, None, &[])
+    }
+
     /// As `start`, with names that only it knows; BuildKit takes no plain HTTP from one of these unless told. `Err` is the log
     /// of a daemon that did not start.
     pub fn launch(names: Option<&Names>, mirrors: &[&str]) -> Result<Dockerd, String> {
-        let dir = temp_dir();
+        Dockerd::on("vfs", temp_dir(), names, mirrors)
+    }
+
+    fn on(driver: &str, dir: TempDir, names: Option<&Names>, mirrors: &[&str]) -> Result<Dockerd, String> {
         let path = |name: &str| dir.path().join(name).display().to_string();
         let mut config = serde_json::json!({ "registry-mirrors": mirrors });
         if names.is_some() {
@@ -59,7 +70,7 @@ impl Dockerd {
             "--iptables=false".to_owned(),
             "--ip6tables=false".to_owned(),
             "--bridge=none".to_owned(),
-            "--storage-driver=vfs".to_owned(),
+            format!("--storage-driver={driver}"),
             format!("--config-file={}", path("daemon.json")),
             format!("--data-root={}", path("data")),
             format!("--exec-root={}", path("exec")),
@@ -127,7 +138,8 @@ impl Dockerd {
         run(&mut self.docker(args), PULL)
     }
 
-    fn docker(&self, args: &[&str]) -> Command {
+    /// `docker` with these arguments, for those who time it; the rest is told by [`pull`](Dockerd::pull).
+    pub fn docker(&self, args: &[&str]) -> Command {
         let mut command = Command::new(cli());
         command
             .arg("--host")

@@ -147,6 +147,12 @@ impl Image {
         Image::uncompressed(plans.map(Blob::planned).collect())
     }
 
+    /// A layer of each of these sizes in bytes (and 1.5 KiB of tar), which do not compress.
+    pub fn of_sizes(sizes: &[u64]) -> Image {
+        let plans = sizes.iter().enumerate().map(|(i, &len)| LayerPlan { seed: len << 8 | i as u64, len });
+        Image::uncompressed(plans.map(Blob::planned).collect())
+    }
+
     /// One layer of `bytes` bytes (and 1.5 KiB of tar).
     pub fn large(bytes: u64) -> Image {
         Image::uncompressed(vec![Blob::planned(LayerPlan { seed: bytes, len: bytes })])

@@ -174,7 +174,7 @@ impl Process {
     }
 
     /// Starts what is ready to be started; its output goes to `log`.
-    pub(crate) fn of(mut command: Command, log: PathBuf) -> Process {
+    pub fn of(mut command: Command, log: PathBuf) -> Process {
         let file = create(&log);
         let second = file.try_clone().expect("a file handle can be duplicated");
         command.stdin(Stdio::null()).stdout(file).stderr(second).process_group(0);

@@ -51,29 +51,36 @@ pub struct Registry {
     backend: SocketAddr,
     // Last, so that the gateways go before what they lead to.
     process: Process,
-    _dir: TempDir,
+    _dir: Option<TempDir>,
 }
 
 impl Registry {
     /// `docker-registry`, open to everyone.
     pub fn plain() -> Registry {
-        let (backend, process, dir) = distribution(None);
-        Registry::before(backend, process, dir, None, false)
+        let dir = temp_dir();
+        let (backend, process) = distribution(None, dir.path());
+        Registry::before(backend, process, Some(dir), None, false)
+    }
+
+    /// As [`plain`](Registry::plain), and what is pushed stays in `dir`, for the next registry there.
+    pub fn kept(dir: &Path) -> Registry {
+        let (backend, process) = distribution(None, dir);
+        Registry::before(backend, process, None, None, false)
     }
 
     /// `docker-registry` that wants a token for everything; see [`TokenServer`].
     pub fn with_tokens() -> Registry {
-        let tokens = TokenServer::start();
-        let (backend, process, dir) = distribution(Some(&tokens));
-        Registry::before(backend, process, dir, Some(tokens), false)
+        let (tokens, dir) = (TokenServer::start(), temp_dir());
+        let (backend, process) = distribution(Some(&tokens), dir.path());
+        Registry::before(backend, process, Some(dir), Some(tokens), false)
     }
 
     /// As [`with_tokens`](Registry::with_tokens), and a GET for a blob is answered by 307 to `127.0.0.2`, which takes
     /// signed links only and refuses `Authorization` with 400, as S3 does.
     pub fn redirecting() -> Registry {
-        let tokens = TokenServer::start();
-        let (backend, process, dir) = distribution(Some(&tokens));
-        Registry::before(backend, process, dir, Some(tokens), true)
+        let (tokens, dir) = (TokenServer::start(), temp_dir());
+        let (backend, process) = distribution(Some(&tokens), dir.path());
+        Registry::before(backend, process, Some(dir), Some(tokens), true)
     }
 
     /// A small registry written in Go that has the referrers API. `None`, with the reason on standard error, when it cannot
@@ -83,13 +90,13 @@ impl Registry {
         let dir = temp_dir();
         let (backend, process) =
             started(|port| Process::start(&program, &[&format!("127.0.0.1:{port}")], dir.path().join("log")));
-        Some(Registry::before(backend, process, dir, None, false))
+        Some(Registry::before(backend, process, Some(dir), None, false))
     }
 
     fn before(
         backend: SocketAddr,
         process: Process,
-        dir: TempDir,
+        dir: Option<TempDir>,
         tokens: Option<TokenServer>,
         away: bool,
     ) -> Registry {
@@ -115,6 +122,11 @@ impl Registry {
     /// `http://127.0.0.1:<port>`
     pub fn url(&self) -> String {
         format!("http://{}", self.front.address())
+    }
+
+    /// Where it is reached past the gateway, which counts and is in the way of a gigabyte a second.
+    pub fn backend(&self) -> SocketAddr {
+        self.backend
     }
 
     /// The lines of a source in the mirror's configuration that say where this registry is and where it leads to. Each
@@ -204,16 +216,14 @@ impl Registry {
 }
 
 /// `docker-registry`, with a token server or without.
-fn distribution(tokens: Option<&TokenServer>) -> (SocketAddr, Process, TempDir) {
+fn distribution(tokens: Option<&TokenServer>, dir: &Path) -> (SocketAddr, Process) {
     let program = find("docker-registry").expect("docker-registry is installed: ask `need!` first");
-    let dir = temp_dir();
-    let file = dir.path().join("config.yml");
-    let (backend, process) = started(|port| {
-        std::fs::write(&file, configuration(port, dir.path(), tokens))
-            .expect("the temporary directory is writable");
-        Process::start(&program, &["serve", &file.display().to_string()], dir.path().join("log"))
-    });
-    (backend, process, dir)
+    let file = dir.join("config.yml");
+    started(|port| {
+        std::fs::write(&file, configuration(port, dir, tokens))
+            .expect("the registry's directory is writable");
+        Process::start(&program, &["serve", &file.display().to_string()], dir.join("log"))
+    })
 }
 
 fn configuration(port: u16, dir: &Path, tokens: Option<&TokenServer>) -> String {

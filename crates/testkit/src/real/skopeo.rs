@@ -51,7 +51,8 @@ impl Skopeo {
         Ok(files)
     }
 
-    fn command(names: Option<&Names>, home: &Path) -> Command {
+    /// The program, with `home` for what it writes beside the copy.
+    pub fn command(names: Option<&Names>, home: &Path) -> Command {
         let policy = home.join("policy.json");
         std::fs::write(&policy, "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}")
             .expect("the temporary directory is writable");

@@ -43,9 +43,6 @@ pub const BESIDE: &[&str] = &["/healthz"];
 /// How a target is refused that is longer than any of ours: like any other that is none.
 pub const TOO_LONG: &[u16] = &[404];
 
-/// Seconds within which a document that stalls is given up, all tries included. How long one may pause is fixed here.
-pub const DOCUMENT_GIVEN_UP: u64 = 25;
-
 /// Whether the host can tell an answer that is no HTTP, and a failed TLS handshake, from a broken connection.
 pub const TELLS_FAULTS: bool = false;
 
@@ -54,10 +51,6 @@ pub const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
 /// How many of many like cases are tried, each with a runtime of its own, which takes a second to start.
 pub const FIRST_OF_MANY: usize = 2;
-
-/// Whether one request that runs into time-outs is enough to have upstream left alone for a second: what an errand did not
-/// bring in time is tried again by who sent it.
-pub const TIMEOUTS_SUSPEND: bool = true;
 
 /// Whether a header without a value reaches the Worker: the runtime leaves it out.
 pub const EMPTY_HEADERS_ARRIVE: bool = false;

@@ -38,9 +38,6 @@ pub const BESIDE: &[&str] = &[];
 /// How a target is refused that is longer than any of ours.
 pub const TOO_LONG: &[u16] = &[414, 431];
 
-/// Seconds within which a document that stalls is given up, all tries included, where the source waits for one second.
-pub const DOCUMENT_GIVEN_UP: u64 = 10;
-
 /// Whether the host can tell an answer that is no HTTP, and a failed TLS handshake, from a broken connection.
 pub const TELLS_FAULTS: bool = true;
 
@@ -49,9 +46,6 @@ pub const STARTS_WITHIN: Duration = Duration::from_secs(2);
 
 /// How many of many like cases are tried, each with a mirror of its own.
 pub const FIRST_OF_MANY: usize = usize::MAX;
-
-/// Whether one request that runs into time-outs is enough to have upstream left alone for a second.
-pub const TIMEOUTS_SUSPEND: bool = false;
 
 /// Whether a header without a value reaches the mirror.
 pub const EMPTY_HEADERS_ARRIVE: bool = true;

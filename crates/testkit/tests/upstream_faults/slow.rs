@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use entrepot_testkit::http::{self, Response};
 use entrepot_testkit::script::{Body, Image, Method, Pattern, Reply, Upstream, media, sha256};
 
-use crate::common::{Bench, DOCUMENT_GIVEN_UP, assert_refused, at_home_only};
+use crate::common::{Bench, assert_refused, at_home_only};
 
 const SIZE: u64 = 4 << 20;
 const SHORT: &str = "{ connect: \"1s\", first_byte: \"1s\", stall: \"1s\" }";
@@ -84,7 +84,7 @@ async fn t_uf5_documents_that_stall_are_given_up() {
     .await;
     for (url, answer) in urls.iter().zip(&answers) {
         assert!(matches!(answer.status, 502..=504), "{url}: {answer:?}");
-        let limit = if url.contains("drips") { 25 } else { DOCUMENT_GIVEN_UP };
+        let limit = if url.contains("drips") { 25 } else { 10 };
         assert!(answer.total < Duration::from_secs(limit), "{url}: {answer:?}");
     }
     let answer = bench.get("/v2/team/refused/tags/list").send().await;
