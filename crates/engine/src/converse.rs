@@ -39,11 +39,21 @@ impl<H: Host> Engine<H> {
         method: Verb,
         range: Option<(u64, Option<u64>)>,
     ) -> Result<Exchange, Failure> {
+        self.wording(place, what, method, range).await.map(Exchange::new)
+    }
+
+    pub(crate) async fn wording(
+        &self,
+        place: &Place,
+        what: What,
+        method: Verb,
+        range: Option<(u64, Option<u64>)>,
+    ) -> Result<Ask, Failure> {
         let identity =
             if place.trusted { self.host.identity(&place.source).await? } else { Identity::Anonymous };
         let (source, repository) = (place.source.clone(), place.repository.clone());
         let client = place.client;
-        Ok(Exchange::new(Ask { source, repository, what, method, accept: None, range, identity, client }))
+        Ok(Ask { source, repository, what, method, accept: None, range, identity, client })
     }
 
     pub(crate) async fn begin(

@@ -9,6 +9,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -173,11 +174,17 @@ pub trait Follower {
 pub trait Ticket: Debug {
     type Upstream;
 
+    /// Whether [`Ticket::fill`] may be called for several pieces at once. A host may know better once it has begun.
+    fn takes_pieces(&self) -> bool;
     /// Upstream answered: the followers may start. `size` is unknown when upstream did not say.
     async fn begin(&mut self, size: Option<u64>);
-    /// Takes `body`, whose first byte is byte `offset` of the object; what is held already is skipped. A pause longer than
-    /// `stall` ends it.
-    async fn fill(&mut self, offset: u64, body: Self::Upstream, stall: Duration) -> Filled;
+    /// Takes the bytes that are `wanted` from `body`, whose first byte is byte `offset` of the object and not after the
+    /// first one wanted. The end of what is wanted is the body's, or the object's where its size is unknown. A pause longer
+    /// than `stall` ends it.
+    async fn fill(&self, wanted: Range<u64>, offset: u64, body: Self::Upstream, stall: Duration) -> Filled;
+    /// Forgets what came before its turn. How many bytes there are from the object's first one on; nothing that was given up
+    /// comes after them any more.
+    async fn in_order(&self) -> u64;
     /// All bytes are in: verifies, releases the held-back tail, stores. The size, or what did not match.
     async fn seal(self) -> Result<u64, Failure>;
     /// There will be no object.
@@ -187,14 +194,14 @@ pub trait Ticket: Debug {
 /// How a body ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filled {
+    /// All that was wanted is there.
     Whole,
-    /// The body broke; `received` counts from the object's first byte.
-    Broken {
-        received: u64,
-        fault: Fault,
-    },
+    /// The body broke; the next byte wanted is byte `received` of the object.
+    Broken { received: u64, fault: Fault },
     /// The body is longer than its head said, or than any object may be.
     TooLong,
+    /// Pieces can no longer be taken: what was received without a gap counts, and the rest must come in order after it.
+    InOrder,
     /// Nobody is left who wants it and it cannot be stored.
     Abandoned,
 }

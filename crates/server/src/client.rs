@@ -35,6 +35,8 @@ pub(crate) struct Client {
 struct Pool {
     insecure: bool,
     allow_private: bool,
+    /// Each request has a connection of its own while it lasts: over HTTP/2 they would share one.
+    apart: bool,
     connect: Duration,
 }
 
@@ -80,8 +82,9 @@ impl Incoming {
 }
 
 impl Client {
-    fn pool(&self, trust: Trust, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
-        let pool = Pool { insecure: trust.insecure, allow_private: trust.allow_private, connect };
+    fn pool(&self, request: &Outbound) -> Result<reqwest::Client, reqwest::Error> {
+        let Outbound { trust: Trust { insecure, allow_private }, apart, connect, .. } = *request;
+        let pool = Pool { insecure, allow_private, apart, connect };
         if let Some(client) = self.pools.lock().get(&pool) {
             return Ok(client.clone());
         }
@@ -92,7 +95,9 @@ impl Client {
 
 impl Pool {
     fn build(self) -> Result<reqwest::Client, reqwest::Error> {
-        reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        let builder = if self.apart { builder.http1_only() } else { builder };
+        builder
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
@@ -114,7 +119,7 @@ impl Http for Client {
     type Body = Incoming;
 
     async fn send(&self, request: Outbound) -> Result<(http::response::Parts, Incoming), Fault> {
-        let client = self.pool(request.trust, request.connect).map_err(|error| {
+        let client = self.pool(&request).map_err(|error| {
             tracing::error!(error = %causes(&error), "no client for upstream requests can be made");
             Fault::Tls
         })?;

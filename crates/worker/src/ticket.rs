@@ -1,6 +1,8 @@
 //! Filling one object of R2.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::ops::Range;
 use std::pin::pin;
 
 use entrepot_core::failure::{Failure, Reason};
@@ -26,7 +28,7 @@ pub(crate) struct Ticket {
     digest: Digest,
     size: Option<u64>,
     /// What the store made of it.
-    stored: Result<u64, Failure>,
+    stored: RefCell<Result<u64, Failure>>,
 }
 
 impl fmt::Debug for Ticket {
@@ -38,7 +40,7 @@ impl fmt::Debug for Ticket {
 impl Ticket {
     pub(crate) fn new(objects: Objects, digest: Digest) -> Ticket {
         let stored = Err(Failure::new(Reason::StoreFailed, format!("{digest} was not stored")));
-        Ticket { objects, digest, size: None, stored }
+        Ticket { objects, digest, size: None, stored: RefCell::new(stored) }
     }
 }
 
@@ -49,8 +51,19 @@ impl ports::Ticket for Ticket {
         self.size = size;
     }
 
+    /// One stream goes straight into the bucket.
+    fn takes_pieces(&self) -> bool {
+        false
+    }
+
     /// All or nothing: what broke is fetched anew from its first byte, for R2 takes no part of a part.
-    async fn fill(&mut self, offset: u64, body: Incoming, _stall: std::time::Duration) -> Filled {
+    async fn fill(
+        &self,
+        _wanted: Range<u64>,
+        offset: u64,
+        body: Incoming,
+        _stall: std::time::Duration,
+    ) -> Filled {
         let Some(size) = self.size.or(body.length) else {
             // The store takes only what is of known length.
             return Filled::Abandoned;
@@ -64,21 +77,26 @@ impl ports::Ticket for Ticket {
             self.put_in_parts(size, stream).await
         };
         match stored {
-            Ok(()) => self.stored = Ok(size),
+            Ok(()) => *self.stored.borrow_mut() = Ok(size),
             Err(Unstored::Broken) => return Filled::Broken { received: 0, fault: Fault::Reset },
             Err(Unstored::Refused(failure)) => {
                 worker::console_error!("{failure}: {}", failure.internal.as_deref().unwrap_or("refused"));
-                self.stored = Err(failure);
+                *self.stored.borrow_mut() = Err(failure);
             }
         }
         Filled::Whole
     }
 
+    async fn in_order(&self) -> u64 {
+        0
+    }
+
     async fn seal(self) -> Result<u64, Failure> {
-        if let Ok(size) = self.stored {
+        let stored = self.stored.into_inner();
+        if let Ok(size) = stored {
             self.objects.filled.borrow_mut().push((self.digest, size));
         }
-        self.stored
+        stored
     }
 
     fn fail(self, _failure: Failure) {}

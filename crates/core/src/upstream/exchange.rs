@@ -5,6 +5,7 @@ mod challenge;
 mod request;
 mod trouble;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -15,7 +16,7 @@ use super::budget::Departure;
 use super::{Ask, Fault, Input, Origin, Step, TokenKey, UpstreamState, Verb};
 use crate::config::Secret;
 use crate::failure::{Failure, Reason};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 /// Requests that may fail before the conversation does; alternates may each be asked once in any case.
 const MAX_TRIES: u32 = 3;
@@ -44,6 +45,8 @@ pub struct Exchange {
 #[derive(Debug)]
 enum Phase {
     Fresh,
+    /// To be sent where another conversation was led.
+    Led,
     Sent,
     Reading(Box<Parts>),
     Token(TokenKey),
@@ -72,7 +75,7 @@ struct Trouble {
 }
 
 /// One approach to the registry, redirects included.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hop {
     url: Url,
     hops: u32,
@@ -81,6 +84,8 @@ struct Hop {
     presented: Presented,
     challenges: u32,
     departure: Departure,
+    /// When the last request was sent.
+    sent: Mono,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +102,10 @@ struct Body {
     probe: bool,
     /// The first byte still wanted.
     from: u64,
+    /// One past the last byte of the piece that is fetched; `None`: to the end of what was asked.
+    until: Option<u64>,
+    /// Others fetch what comes before the piece: it is this piece of this object, or nothing.
+    further: bool,
     /// Bytes have been received before.
     resumed: bool,
     /// The last byte no longer matters: the object changed and is fetched whole.
@@ -137,9 +146,55 @@ impl Exchange {
             presented: Presented::Nothing,
             challenges: 0,
             departure: Departure::default(),
+            sent: Mono::default(),
         };
         let body = Body { from, mark: from, ..Body::default() };
         Exchange { ask, phase: Phase::Fresh, trouble: Trouble::default(), hop, body }
+    }
+
+    /// Asks for the first `bytes` of a blob only, if its registry serves parts; see [`Exchange::until`].
+    pub fn opening(ask: Ask, bytes: u64) -> Self {
+        let mut exchange = Exchange::new(ask);
+        exchange.body.until = Some(bytes);
+        exchange
+    }
+
+    /// As [`Exchange::opening`], the way that this conversation went.
+    pub fn reopening(&self, bytes: u64) -> Self {
+        let mut exchange = self.rest(0);
+        exchange.body.until = Some(bytes);
+        exchange
+    }
+
+    /// Asks for another piece of the blob that this conversation has begun to bring, the way that this one went: what the
+    /// registry wanted to be shown, and where it led. Fails with `Reason::RangeInvalid` when it is not to be had as a piece
+    /// of this same object.
+    pub fn piece(&self, piece: Range<u64>) -> Self {
+        let mut exchange = self.rest(piece.start);
+        exchange.body.until = Some(piece.end);
+        exchange.body.further = true;
+        exchange.body.resumed = true;
+        exchange
+    }
+
+    /// Asks for all of the blob that comes after its first `received` bytes, as after a break.
+    pub fn rest(&self, received: u64) -> Self {
+        let mut exchange = Exchange::new(self.ask.clone());
+        exchange.phase = Phase::Led;
+        exchange.trouble.place = self.trouble.place;
+        exchange.hop = Hop { challenges: 0, departure: Departure::default(), ..self.hop.clone() };
+        if let Presented::Bearer { fresh, .. } = &mut exchange.hop.presented {
+            *fresh = false;
+        }
+        let (validator, size) = (self.body.validator.clone(), self.body.size);
+        let resumed = received > 0;
+        exchange.body = Body { from: received, mark: received, resumed, validator, size, ..Body::default() };
+        exchange
+    }
+
+    /// One past the last byte that the body of the last reply brings; `None`: the object's last.
+    pub fn until(&self) -> Option<u64> {
+        self.body.until
     }
 
     pub fn ask(&self) -> &Ask {
@@ -152,6 +207,7 @@ impl Exchange {
         let mut env = Env { state, now, random };
         let env = &mut env;
         match (std::mem::replace(&mut self.phase, Phase::Over), input) {
+            (Phase::Led, Input::Start) => self.send(env),
             (Phase::Fresh, Input::Start) | (Phase::Waiting, Input::Waited) => self.approach(env),
             (Phase::Token(key), Input::Token(Ok(token))) => {
                 self.hop.presented = Presented::Bearer { key, value: token.value, fresh: true };

@@ -13,6 +13,7 @@ mod exchange;
 mod failures;
 mod health;
 mod origin;
+pub mod pieces;
 mod redirect;
 mod refusal;
 mod state;
@@ -125,6 +126,8 @@ pub struct Outbound {
     /// A form, for token requests by POST only.
     pub body: Option<Bytes>,
     pub trust: Trust,
+    /// Many bytes are to come, while other requests go the same way: a connection of its own brings them faster.
+    pub apart: bool,
     pub connect: Duration,
     pub first_byte: Duration,
     /// The longest pause inside a body that is read whole; who fills a blob is told on its own.

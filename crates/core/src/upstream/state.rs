@@ -1,5 +1,6 @@
 //! What is remembered between conversations, all of it bounded.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use url::Url;
 use super::bounded::Bounded;
 use super::budget::{Budget, Departure};
 use super::health::{Breaker, Health, Refused};
+use super::pieces::{FURTHER, Line};
 use super::{Origin, Token, TokenKey};
 use crate::config::Source;
 use crate::time::{Mono, Now, Wall};
@@ -24,6 +26,9 @@ pub struct UpstreamState {
     origins: Bounded<Origin, Health>,
     schemes: Bounded<(Origin, Standing), Scheme>,
     budgets: Bounded<(Arc<str>, Standing), Budget>,
+    lines: Bounded<Origin, Line>,
+    /// Connections beside the first ones of fills, for each source that has any.
+    further: BTreeMap<Arc<str>, usize>,
 }
 
 /// An origin, for `/readyz` and metrics.
@@ -76,6 +81,8 @@ impl UpstreamState {
             origins: Bounded::new(MAX_ORIGINS),
             schemes: Bounded::new(MAX_ORIGINS),
             budgets: Bounded::new(MAX_ORIGINS),
+            lines: Bounded::new(MAX_ORIGINS),
+            further: BTreeMap::new(),
         }
     }
 
@@ -128,6 +135,39 @@ impl UpstreamState {
             breaker: health.breaker(now.mono),
         };
         self.origins.iter().map(one).collect()
+    }
+
+    /// What is known of the way to a registry's blobs.
+    pub fn line(&self, registry: &Origin) -> Option<Line> {
+        self.lines.peek(registry).copied()
+    }
+
+    /// One connection brought `bytes` of one of its blobs in `time`.
+    pub fn brought(&mut self, registry: &Origin, bytes: u64, time: Duration) {
+        if let Some(line) = self.lines.get_mut(registry) {
+            line.brought(bytes, time);
+        }
+    }
+
+    /// Whether a fill from `source` may have one more connection beside its first; [`UpstreamState::give_back`] ends it.
+    pub fn take_further(&mut self, source: &Source) -> bool {
+        let taken = self.further.entry(source.name.clone()).or_default();
+        let granted = *taken < FURTHER;
+        *taken += usize::from(granted);
+        granted
+    }
+
+    pub fn give_back(&mut self, source: &Source) {
+        if let Some(taken) = self.further.get_mut(&source.name) {
+            *taken = taken.saturating_sub(1);
+            if *taken == 0 {
+                self.further.remove(&source.name);
+            }
+        }
+    }
+
+    pub(super) fn answered(&mut self, registry: &Origin, delay: Duration, of_blobs: bool) {
+        self.lines.get_or_insert_with(registry, || Line::new(delay, of_blobs)).answered(delay, of_blobs);
     }
 
     /// A token that lasts, if there is one.

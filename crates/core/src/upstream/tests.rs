@@ -5,6 +5,7 @@ mod body;
 mod graph;
 mod home;
 mod limits;
+mod parts;
 mod redirect;
 mod retry;
 mod token;
@@ -196,7 +197,7 @@ fn authorization(headers: &HeaderMap) -> &str {
 }
 
 /// Docker Hub without credentials.
-fn hub() -> Source {
+pub(super) fn hub() -> Source {
     Source {
         name: "hub".into(),
         kind: crate::config::SourceKind::Registry,

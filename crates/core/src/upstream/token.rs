@@ -156,6 +156,7 @@ impl TokenExchange {
             url: self.url.clone(),
             headers,
             body: None,
+            apart: false,
             trust: Trust {
                 insecure: source.insecure && origin::is_declared(source, &self.url),
                 allow_private: source.allow_private,

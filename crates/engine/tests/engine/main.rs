@@ -12,6 +12,7 @@ mod limits;
 mod lists;
 mod manifests;
 mod memory;
+mod pieces;
 mod samples;
 mod tags;
 mod transcripts;

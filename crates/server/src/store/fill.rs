@@ -1,6 +1,6 @@
 //! One object on its way in: a job writes, any number of clients follow.
 //!
-//! The bytes go to a temporary file, and followers read the part that is there. When the disk cannot take them, the fill
+//! The bytes go to a temporary file, in pieces perhaps, and followers read the part that is there without a gap. When the disk cannot take them, the fill
 //! goes on through a small window in memory, at the pace of its slowest follower; late comers then go elsewhere.
 //! The object's last bytes are held back until its digest matches.
 
@@ -15,6 +15,9 @@ use entrepot_oci::Digest;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::arriving::Batch;
+use super::hashing::Hashing;
+
 /// Bytes held back from followers until the digest matches.
 pub(crate) const HELD_BACK: u64 = 64 * 1024;
 /// Bytes in memory when the disk cannot take them; more than [`HELD_BACK`], or nothing would ever be released.
@@ -25,6 +28,7 @@ pub(crate) struct Fill {
     pub(crate) digest: Digest,
     /// Where it comes from.
     by: Box<str>,
+    pub(super) hashing: Hashing,
     inner: Mutex<Inner>,
     progress: watch::Sender<Progress>,
     /// A follower has moved on or gone: the window may have room.
@@ -35,7 +39,7 @@ pub(crate) struct Fill {
 pub(crate) struct Progress {
     /// Known once upstream has answered with a length, else at the end.
     pub(crate) size: Option<u64>,
-    /// Bytes from the start that have arrived.
+    /// Bytes from the start that have arrived, without a gap.
     pub(crate) arrived: u64,
     pub(crate) phase: Phase,
 }
@@ -51,8 +55,10 @@ pub(crate) enum Phase {
 #[derive(Default)]
 struct Inner {
     file: Option<Arc<File>>,
-    /// Bytes in the file, from the start.
+    /// Bytes in the file, from the start and without a gap.
     written: u64,
+    /// What is in the file beyond that: first byte, and one past the last.
+    ahead: BTreeMap<u64, u64>,
     window: Option<Window>,
     next: u64,
     /// The next byte each follower needs.
@@ -87,7 +93,9 @@ impl std::fmt::Debug for Fill {
 impl Fill {
     pub(crate) fn new(digest: Digest, by: &str) -> Arc<Fill> {
         let progress = watch::Sender::new(Progress { size: None, arrived: 0, phase: Phase::Running });
-        Arc::new(Fill { digest, by: by.into(), inner: Mutex::default(), progress, moved: Notify::new() })
+        let hashing = Hashing::new(digest.algorithm());
+        let (inner, moved) = (Mutex::default(), Notify::new());
+        Arc::new(Fill { digest, by: by.into(), hashing, inner, progress, moved })
     }
 
     /// Joins the followers; `None` when the beginning is no longer to be had.
@@ -125,12 +133,57 @@ impl Fill {
         self.progress.send_modify(|progress| progress.size = size);
     }
 
-    /// `bytes` more are in the file. Too late once the disk has been left: then they go another way.
-    pub(crate) fn wrote(&self, bytes: u64) {
+    /// The file, as long as it takes what arrives.
+    pub(crate) fn file(&self) -> Option<Arc<File>> {
+        let inner = self.inner.lock();
+        inner.file.clone().filter(|_| inner.window.is_none())
+    }
+
+    /// Whether everything must come in order, for want of a file.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.inner.lock().window.is_some()
+    }
+
+    /// Bytes from the start that have arrived, without a gap.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.progress.borrow().arrived
+    }
+
+    /// The bytes from `start` to `end` are in the file. `false`: too late, the disk has been left, and they go another way.
+    pub(crate) fn wrote(&self, start: u64, end: u64) -> bool {
         let mut inner = self.inner.lock();
-        if inner.window.is_none() {
-            inner.written += bytes;
-            self.progress.send_modify(|progress| progress.arrived += bytes);
+        if inner.window.is_some() {
+            return false;
+        }
+        inner.put(start, end);
+        let before = inner.written;
+        while let Some((&start, &end)) = inner.ahead.first_key_value()
+            && start <= inner.written
+        {
+            inner.ahead.pop_first();
+            inner.written = inner.written.max(end);
+        }
+        if inner.written > before {
+            self.progress.send_modify(|progress| progress.arrived = inner.written);
+        }
+        true
+    }
+
+    /// Forgets what came before its turn: its bytes come again, and whoever brings them has the last word.
+    pub(crate) fn forget_ahead(&self) {
+        self.inner.lock().ahead.clear();
+    }
+
+    /// Reads and hashes what is in the file and not hashed yet. Blocks.
+    pub(crate) fn hash_up(&self) -> std::io::Result<()> {
+        let (file, written) = {
+            let inner = self.inner.lock();
+            (inner.file.clone(), inner.written)
+        };
+        match file {
+            Some(file) => self.hashing.read_up(&file, || self.inner.lock().written),
+            None if written == 0 => Ok(()),
+            None => Err(std::io::ErrorKind::NotFound.into()),
         }
     }
 
@@ -143,9 +196,9 @@ impl Fill {
         inner.written
     }
 
-    /// Offers `chunk` through the window, waiting while it is full for the slowest follower, `patience` at the longest;
-    /// who is slower than that is left behind. `false` when nobody is left.
-    pub(crate) async fn offer(&self, chunk: Bytes, patience: Duration) -> bool {
+    /// Waits while the window is full for the slowest follower, `patience` at the longest; who is slower than that is left
+    /// behind. `false` when nobody is left.
+    pub(crate) async fn room(&self, patience: Duration) -> bool {
         loop {
             let moved = self.moved.notified();
             {
@@ -154,20 +207,22 @@ impl Fill {
                     return false;
                 }
                 if inner.make_room() {
-                    break;
+                    return true;
                 }
             }
             if tokio::time::timeout(patience, moved).await.is_err() {
                 self.inner.lock().leave_slowest_behind();
             }
         }
-        let bytes = chunk.len() as u64;
+    }
+
+    /// Offers a batch through the window.
+    pub(super) fn offer(&self, batch: Batch) {
         if let Some(window) = &mut self.inner.lock().window {
-            window.bytes += bytes;
-            window.chunks.push_back(chunk);
+            window.bytes += batch.bytes;
+            window.chunks.extend(batch.chunks);
         }
-        self.progress.send_modify(|progress| progress.arrived += bytes);
-        true
+        self.progress.send_modify(|progress| progress.arrived += batch.bytes);
     }
 
     /// The digest matches: everything that arrived is released, and the size is what arrived.
@@ -188,6 +243,13 @@ impl Fill {
 }
 
 impl Inner {
+    fn put(&mut self, start: u64, end: u64) {
+        match self.ahead.range_mut(..start).next_back() {
+            Some((_, before)) if *before == start => *before = end,
+            _ => drop(self.ahead.insert(start, end)),
+        }
+    }
+
     /// Drops from the window what every follower has; whether there is room now.
     fn make_room(&mut self) -> bool {
         let needed = self.followers.values().copied().min().unwrap_or(u64::MAX);

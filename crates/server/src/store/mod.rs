@@ -1,8 +1,10 @@
 //! The store on a local disk: content-addressed files, an index beside them, and the fills under way.
 
+mod arriving;
 mod body;
 mod disk;
 mod fill;
+mod hashing;
 mod index;
 mod layout;
 mod recent;

@@ -1,9 +1,11 @@
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use entrepot_core::failure::Reason;
+use entrepot_core::upstream::Fault;
 use entrepot_engine::ports::{Filled, Ticket as _};
 use futures_util::{StreamExt as _, stream};
 
@@ -42,6 +44,10 @@ async fn all(mut body: Body) -> (Vec<u8>, Result<(), BodyBroken>) {
     (got, Ok(()))
 }
 
+fn span(bytes: &Bytes) -> Range<u64> {
+    0..bytes.len() as u64
+}
+
 fn whole(bytes: &Bytes) -> ByteSpan {
     ByteSpan { start: 0, end: bytes.len() as u64 }
 }
@@ -64,7 +70,7 @@ async fn filling(store: &Store, digest: Digest) -> Following {
 async fn put(store: &Store, bytes: &Bytes, digest: Digest) {
     let (mut ticket, _follower) = yours(store, digest).await;
     ticket.begin(Some(bytes.len() as u64)).await;
-    assert_eq!(ticket.fill(0, body(bytes), STALL).await, Filled::Whole);
+    assert_eq!(ticket.fill(span(bytes), 0, body(bytes), STALL).await, Filled::Whole);
     assert_eq!(ticket.seal().await.unwrap(), bytes.len() as u64);
     assert!(store.stored(digest).await.is_some());
 }
@@ -79,7 +85,7 @@ async fn a_fill_serves_all_who_ask_and_is_stored() {
     assert_eq!(second.head().await.unwrap(), bytes.len() as u64);
     let reads = [first.body(whole(&bytes)), second.body(ByteSpan { start: 400_000, end: 400_010 })];
     let reads = reads.map(|body| tokio::spawn(all(body)));
-    assert_eq!(ticket.fill(0, body(&bytes), STALL).await, Filled::Whole);
+    assert_eq!(ticket.fill(span(&bytes), 0, body(&bytes), STALL).await, Filled::Whole);
     ticket.seal().await.unwrap();
     let [first, second] = reads;
     assert_eq!(first.await.unwrap().0, bytes);
@@ -101,7 +107,7 @@ async fn the_end_waits_for_the_digest_and_a_wrong_one_stores_nothing() {
     let (mut ticket, follower) = yours(&store, digest).await;
     ticket.begin(Some(500_000)).await;
     let read = tokio::spawn(all(follower.body(whole(&bytes))));
-    assert_eq!(ticket.fill(0, body(&wrong), STALL).await, Filled::Whole);
+    assert_eq!(ticket.fill(0..500_000, 0, body(&wrong), STALL).await, Filled::Whole);
     assert_eq!(ticket.seal().await.unwrap_err().reason, Reason::DigestMismatch);
     let (got, ended) = read.await.unwrap();
     assert!(ended.is_err());
@@ -118,13 +124,131 @@ async fn a_broken_body_goes_on_where_it_broke() {
     ticket.begin(Some(900_000)).await;
     let read = tokio::spawn(all(follower.body(whole(&bytes))));
     let broken = [Ok(bytes.slice(..333_333)), Err(io::Error::other("cut"))];
-    let Filled::Broken { received, .. } = ticket.fill(0, Incoming::of(stream::iter(broken)), STALL).await
+    let Filled::Broken { received, .. } =
+        ticket.fill(0..900_000, 0, Incoming::of(stream::iter(broken)), STALL).await
     else {
         panic!("it broke")
     };
     assert_eq!(received, 333_333);
     // Upstream begins earlier than asked: what is held is skipped.
-    assert_eq!(ticket.fill(300_000, body(&bytes.slice(300_000..)), STALL).await, Filled::Whole);
+    assert_eq!(
+        ticket.fill(333_333..900_000, 300_000, body(&bytes.slice(300_000..)), STALL).await,
+        Filled::Whole
+    );
+    ticket.seal().await.unwrap();
+    assert_eq!(read.await.unwrap().0, bytes);
+}
+
+/// A body of several arrivals, each after a while.
+fn slow(bytes: Bytes, pause: Duration) -> Incoming {
+    let pieces: Vec<_> = bytes.chunks(20_000).map(Bytes::copy_from_slice).collect();
+    Incoming::of(stream::iter(pieces).then(move |piece| async move {
+        tokio::time::sleep(pause).await;
+        Ok(piece)
+    }))
+}
+
+#[tokio::test]
+async fn pieces_that_come_at_once_are_followed_in_order() {
+    let (store, _dir) = opened();
+    let (bytes, digest) = object(1, 1_000_000);
+    let (mut ticket, follower) = yours(&store, digest).await;
+    ticket.begin(Some(1_000_000)).await;
+    assert!(ticket.takes_pieces());
+    let read = tokio::spawn(all(follower.body(whole(&bytes))));
+    let fill = |from: u64, to: u64, millis| {
+        let body = slow(bytes.slice(from as usize..to as usize), Duration::from_millis(millis));
+        ticket.fill(from..to, from, body, STALL)
+    };
+    // The last comes first, and the second last.
+    let (a, b, c, d) = tokio::join!(
+        fill(0, 250_000, 3),
+        fill(250_000, 500_000, 10),
+        fill(500_000, 750_000, 5),
+        fill(750_000, 1_000_000, 0)
+    );
+    assert!([a, b, c, d].iter().all(|filled| *filled == Filled::Whole));
+    assert_eq!(ticket.in_order().await, 1_000_000);
+    ticket.seal().await.unwrap();
+    assert_eq!(read.await.unwrap().0, bytes);
+    assert!(store.stored(digest).await.is_some());
+}
+
+#[tokio::test]
+async fn what_came_before_its_turn_is_not_followed_and_not_lost() {
+    let (store, _dir) = opened();
+    let (bytes, digest) = object(1, 600_000);
+    let (mut ticket, follower) = yours(&store, digest).await;
+    ticket.begin(Some(600_000)).await;
+    let late = ticket.fill(200_000..600_000, 200_000, body(&bytes.slice(200_000..)), STALL);
+    assert_eq!(late.await, Filled::Whole);
+    let broken = [Ok(bytes.slice(..100_000)), Err(io::Error::other("cut"))];
+    let broken = ticket.fill(0..200_000, 0, Incoming::of(stream::iter(broken)), STALL).await;
+    assert_eq!(broken, Filled::Broken { received: 100_000, fault: Fault::Reset });
+    let rest = ticket.fill(100_000..200_000, 100_000, body(&bytes.slice(100_000..200_000)), STALL).await;
+    assert_eq!((rest, ticket.in_order().await), (Filled::Whole, 600_000));
+    let read = tokio::spawn(all(follower.body(whole(&bytes))));
+    ticket.seal().await.unwrap();
+    assert_eq!(read.await.unwrap().0, bytes);
+}
+
+#[tokio::test]
+async fn a_piece_that_runs_into_its_neighbour_is_too_long() {
+    let (store, _dir) = opened();
+    let (bytes, digest) = object(1, 600_000);
+    let (mut ticket, _follower) = yours(&store, digest).await;
+    ticket.begin(Some(600_000)).await;
+    assert_eq!(ticket.fill(0..200_000, 0, body(&bytes), STALL).await, Filled::TooLong);
+}
+
+#[tokio::test]
+async fn pieces_of_another_object_are_found_out() {
+    let (store, _dir) = opened();
+    let ((bytes, digest), (other, _)) = (object(1, 600_000), object(2, 600_000));
+    let (mut ticket, follower) = yours(&store, digest).await;
+    ticket.begin(Some(600_000)).await;
+    let read = tokio::spawn(all(follower.body(whole(&bytes))));
+    let second = ticket.fill(300_000..600_000, 300_000, body(&other.slice(300_000..)), STALL);
+    assert_eq!(second.await, Filled::Whole);
+    let first = ticket.fill(0..300_000, 0, body(&bytes.slice(..300_000)), STALL);
+    assert_eq!(first.await, Filled::Whole);
+    assert_eq!(ticket.seal().await.unwrap_err().reason, Reason::DigestMismatch);
+    let (got, ended) = read.await.unwrap();
+    assert!(ended.is_err() && got.len() as u64 <= 600_000 - HELD_BACK);
+    assert_eq!(store.used(), 0);
+}
+
+/// What was hashed is what is stored, whoever brings the same bytes a second time.
+#[tokio::test]
+async fn what_is_given_up_does_not_count() {
+    let (store, _dir) = opened();
+    let ((bytes, digest), (other, _)) = (object(1, 600_000), object(2, 600_000));
+    let (mut ticket, _follower) = yours(&store, digest).await;
+    ticket.begin(Some(600_000)).await;
+    let ahead = ticket.fill(300_000..600_000, 300_000, body(&bytes.slice(300_000..)), STALL);
+    assert_eq!(ahead.await, Filled::Whole);
+    assert_eq!(ticket.in_order().await, 0);
+    let rest: Bytes = [&bytes[..300_000], &other[300_000..]].concat().into();
+    assert_eq!(ticket.fill(0..600_000, 0, body(&rest), STALL).await, Filled::Whole);
+    assert_eq!(ticket.seal().await.unwrap_err().reason, Reason::DigestMismatch);
+    assert!(store.stored(digest).await.is_none());
+}
+
+/// T-DF1: without a disk there is one stream only.
+#[tokio::test]
+async fn t_df1_without_a_disk_there_are_no_pieces() {
+    let (store, dir) = opened();
+    fs::remove_dir(dir.path().join("tmp")).unwrap();
+    let (bytes, digest) = object(1, 600_000);
+    let (mut ticket, follower) = yours(&store, digest).await;
+    ticket.begin(Some(600_000)).await;
+    assert!(!ticket.takes_pieces());
+    let read = tokio::spawn(all(follower.body(whole(&bytes))));
+    let ahead = ticket.fill(300_000..600_000, 300_000, body(&bytes.slice(300_000..)), STALL);
+    assert_eq!(ahead.await, Filled::InOrder);
+    assert_eq!(ticket.fill(0..200_000, 0, body(&bytes.slice(..200_000)), STALL).await, Filled::Whole);
+    let rest = ticket.fill(200_000..600_000, 200_000, body(&bytes.slice(200_000..)), STALL);
+    assert_eq!(rest.await, Filled::Whole);
     ticket.seal().await.unwrap();
     assert_eq!(read.await.unwrap().0, bytes);
 }
@@ -149,7 +273,7 @@ async fn more_than_announced_is_too_long() {
     let (bytes, digest) = object(1, 500_000);
     let (mut ticket, _follower) = yours(&store, digest).await;
     ticket.begin(Some(499_999)).await;
-    assert_eq!(ticket.fill(0, body(&bytes), STALL).await, Filled::TooLong);
+    assert_eq!(ticket.fill(0..499_999, 0, body(&bytes), STALL).await, Filled::TooLong);
 }
 
 /// T-DF1: without a disk the bytes go through memory to who follows from the start; who comes later starts anew.
@@ -163,7 +287,7 @@ async fn t_df1_without_a_disk() {
     assert!(!store.healthy());
     let early = filling(&store, digest).await;
     let reads = [follower, early].map(|follower| tokio::spawn(all(follower.body(whole(&bytes)))));
-    assert_eq!(ticket.fill(0, body(&bytes), STALL).await, Filled::Whole);
+    assert_eq!(ticket.fill(span(&bytes), 0, body(&bytes), STALL).await, Filled::Whole);
     assert!(matches!(store.claim(digest, "test").await, Claim::Yours(..)), "the beginning is gone");
     ticket.seal().await.unwrap();
     for read in reads {
@@ -185,7 +309,7 @@ async fn t_df1_the_slow_are_left_behind_in_memory() {
     ticket.begin(Some(5_000_000)).await;
     let slow = filling(&store, digest).await.body(whole(&bytes));
     let fast = tokio::spawn(all(fast.body(whole(&bytes))));
-    assert_eq!(ticket.fill(0, body(&bytes), Duration::from_millis(100)).await, Filled::Whole);
+    assert_eq!(ticket.fill(span(&bytes), 0, body(&bytes), Duration::from_millis(100)).await, Filled::Whole);
     ticket.seal().await.unwrap();
     assert_eq!(fast.await.unwrap().0, bytes);
     assert!(all(slow).await.1.is_err());
@@ -199,7 +323,7 @@ async fn a_fill_that_nobody_wants_and_no_disk_takes_is_abandoned() {
     let (mut ticket, follower) = yours(&store, digest).await;
     ticket.begin(Some(2_000_000)).await;
     drop(follower);
-    assert_eq!(ticket.fill(0, body(&bytes), STALL).await, Filled::Abandoned);
+    assert_eq!(ticket.fill(span(&bytes), 0, body(&bytes), STALL).await, Filled::Abandoned);
 }
 
 /// T-DF6: the oldest go first, the lowest digest among equals; what is served stays.

@@ -1,31 +1,27 @@
 //! The filling job's hands: takes bytes from upstream, hashes and writes them, and publishes the verified object.
 
-use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::integrity;
 use entrepot_core::upstream::Fault;
 use entrepot_engine::ports::{Filled, Ticket};
-use entrepot_oci::Hasher;
-use futures_util::FutureExt;
+use entrepot_oci::Digest;
+use parking_lot::Mutex;
 use tempfile::NamedTempFile;
-use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::task::TaskTracker;
 
 use super::Shared;
+use super::arriving::{Arriving, BATCH, Batch};
+use super::disk::PATIENCE;
 use super::fill::Fill;
 use super::layout::write_at;
 use super::space::{NoPlace, Room, is_full};
 use crate::client::Incoming;
-
-/// Bytes gathered for one write at most; two such batches exist for each fill.
-const BATCH: usize = 256 * 1024;
-/// Bytes a second, averaged over a stall time-out, below which a body counts as stalled.
-const SLOWEST: u64 = 4 * 1024;
 
 /// See [`Ticket`]. Dropped without `seal` or `fail`, it fails the followers, so that a panic frees the slot.
 #[derive(Debug)]
@@ -33,112 +29,137 @@ pub(crate) struct FillTicket {
     shared: Arc<Shared>,
     fill: Arc<Fill>,
     size: Option<u64>,
-    temporary: Option<(NamedTempFile, Room)>,
-    file: Option<Arc<File>>,
-    hasher: Hasher,
-    received: u64,
+    temporary: Mutex<Option<(NamedTempFile, Room)>>,
+    writes: TaskTracker,
     done: bool,
 }
 
 /// A batch on its way to the disk.
 struct Writing {
-    batch: Bytes,
-    hashed: oneshot::Receiver<Hasher>,
-    written: JoinHandle<io::Result<()>>,
+    batch: Batch,
+    start: u64,
+    /// `None`: there is no file.
+    written: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl FillTicket {
     pub(super) fn new(shared: Arc<Shared>, fill: Arc<Fill>) -> FillTicket {
-        let hasher = Hasher::new(fill.digest.algorithm());
-        FillTicket { shared, fill, size: None, temporary: None, file: None, hasher, received: 0, done: false }
+        let (temporary, writes) = (Mutex::default(), TaskTracker::new());
+        FillTicket { shared, fill, size: None, temporary, writes, done: false }
     }
 
-    /// Reads `body` to its end; one batch is written while the next is gathered.
-    async fn pump(&mut self, mut body: Gather, patience: Duration) -> Filled {
-        let mut writing = None;
+    /// Reads `body` to its end; one batch is written while the next is gathered. `Err`: how it ended before that.
+    async fn pump(
+        &self,
+        mut body: Arriving,
+        wanted: Range<u64>,
+        patience: Duration,
+    ) -> Result<Filled, Filled> {
+        let (mut at, mut writing) = (wanted.start, None);
+        let end = wanted.end.min(self.size.unwrap_or_else(|| self.shared.max_size()));
         let ended = loop {
             let batch = match body.batch().await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break Ok(()),
                 Err(fault) => break Err(fault),
             };
-            if !self.settle(writing.take(), patience).await {
-                return Filled::Abandoned;
+            self.settle(writing.take(), patience).await?;
+            let start = at;
+            at = at.saturating_add(batch.bytes);
+            if at > end {
+                return Err(Filled::TooLong);
             }
-            if self.received.saturating_add(batch.len() as u64)
-                > self.size.unwrap_or_else(|| self.shared.max_size())
-            {
-                return Filled::TooLong;
-            }
-            writing = Some(self.write(batch));
+            writing = Some(self.write(batch, start));
             // Without a file the followers get their bytes when the batch is settled.
-            if self.file.is_none() && !self.settle(writing.take(), patience).await {
-                return Filled::Abandoned;
+            if self.fill.is_in_order() {
+                self.settle(writing.take(), patience).await?;
             }
         };
-        if !self.settle(writing, patience).await {
-            return Filled::Abandoned;
-        }
-        let received = self.received;
-        match (ended, self.size) {
-            (_, Some(size)) if received == size => Filled::Whole,
-            (Ok(()), None) => Filled::Whole,
-            (Ok(()), Some(_)) => Filled::Broken { received, fault: Fault::Reset },
-            (Err(fault), _) => Filled::Broken { received, fault },
-        }
+        self.settle(writing, patience).await?;
+        Ok(match ended {
+            _ if at == wanted.end || self.size == Some(at) => Filled::Whole,
+            Ok(()) if self.size.is_none() => Filled::Whole,
+            Ok(()) => Filled::Broken { received: at, fault: Fault::Reset },
+            Err(fault) => Filled::Broken { received: at, fault },
+        })
     }
 
-    /// Hashes and writes a batch on a thread that may block; followers see it as soon as it is written.
-    fn write(&mut self, batch: Bytes) -> Writing {
-        let (file, fill, bytes) = (self.file.clone(), self.fill.clone(), batch.clone());
-        let mut hasher = self.hasher.clone();
-        let start = self.received;
-        let (tell, hashed) = oneshot::channel();
-        let written = spawn_blocking(move || {
-            hasher.update(&bytes);
-            // Nobody listens when the job has been dropped.
-            let _ = tell.send(hasher);
-            let Some(file) = file else { return Ok(()) };
-            write_at(&file, &bytes, start)?;
-            fill.wrote(bytes.len() as u64);
-            Ok(())
+    /// Writes a batch on a thread that may block; followers see it as soon as it is written. It is hashed there as well if
+    /// it comes next, while it is at hand; what others have brought before their turn is read back, by yet another thread.
+    fn write(&self, batch: Batch, start: u64) -> Writing {
+        let written = self.fill.file().map(|file| {
+            let (fill, batch) = (self.fill.clone(), batch.clone());
+            self.writes.spawn_blocking(move || {
+                let mut at = start;
+                for chunk in &batch.chunks {
+                    write_at(&file, chunk, at)?;
+                    at += chunk.len() as u64;
+                }
+                if fill.wrote(start, at) {
+                    fill.hashing.follow(start, &batch.chunks);
+                }
+                if fill.hashing.lags(fill.arrived()) {
+                    // An error shows again when the object is sealed.
+                    spawn_blocking(move || fill.hash_up());
+                }
+                Ok(())
+            })
         });
-        Writing { batch, hashed, written }
+        Writing { batch, start, written }
     }
 
-    /// Takes a batch's result over. `false`: it could not be stored, and nobody wants it.
-    async fn settle(&mut self, writing: Option<Writing>, patience: Duration) -> bool {
-        let Some(Writing { batch, hashed, written }) = writing else {
-            return true;
+    /// Takes a batch's result over. `Err`: it could not be stored, and is not to go on in memory.
+    async fn settle(&self, writing: Option<Writing>, patience: Duration) -> Result<(), Filled> {
+        let Some(Writing { batch, start, written }) = writing else {
+            return Ok(());
         };
-        let Ok(hasher) = hashed.await else { return false };
-        self.hasher = hasher;
-        let received = self.received + batch.len() as u64;
-        self.received = received;
-        if self.file.is_some() {
+        let end = start + batch.bytes;
+        if let Some(written) = written {
             let error = match self.shared.in_time(written).await {
                 Some(Ok(Ok(()))) => {
-                    if let Some((_, room)) = &mut self.temporary {
-                        room.grow_to(received);
+                    if let Some((_, room)) = &mut *self.temporary.lock() {
+                        room.grow_to(end);
                     }
-                    return true;
+                    return Ok(());
                 }
                 Some(Ok(Err(error))) => error,
                 Some(Err(panic)) => io::Error::other(panic),
                 None => io::ErrorKind::TimedOut.into(),
             };
             self.leave_disk(&error);
-            if self.fill.leave_disk() >= received {
-                return true;
-            }
         }
-        self.fill.offer(batch, patience).await
+        match self.fill.arrived() {
+            arrived if arrived >= end => Ok(()),
+            arrived if arrived == start => self.offer(batch, start, patience).await,
+            _ => Err(Filled::InOrder),
+        }
     }
 
-    fn leave_disk(&mut self, error: &io::Error) {
+    /// Has the followers take a batch from memory.
+    async fn offer(&self, batch: Batch, start: u64, patience: Duration) -> Result<(), Filled> {
+        let (fill, chunks) = (self.fill.clone(), batch.chunks.clone());
+        let hashed = spawn_blocking(move || {
+            // What pieces have left behind comes first.
+            fill.hash_up().ok().and_then(|()| fill.hashing.beyond(start, &chunks))
+        });
+        let Some(Ok(Some(hasher))) = self.shared.in_time(hashed).await else {
+            return Err(Filled::Abandoned);
+        };
+        // Whoever is given up while it waits here has neither hashed nor offered anything.
+        if !self.fill.room(patience).await {
+            return Err(Filled::Abandoned);
+        }
+        self.fill.hashing.set(hasher, start + batch.bytes);
+        self.fill.offer(batch);
+        Ok(())
+    }
+
+    fn leave_disk(&self, error: &io::Error) {
+        self.fill.leave_disk();
+        if self.temporary.lock().take().is_none() {
+            return;
+        }
         self.shared.trouble(error);
-        self.file = None;
-        self.temporary = None;
         if is_full(error) {
             // Too late for this object; there shall be space for the next.
             let (shared, bytes) = (self.shared.clone(), self.size.unwrap_or(BATCH as u64));
@@ -149,6 +170,10 @@ impl FillTicket {
 
 impl Ticket for FillTicket {
     type Upstream = Incoming;
+
+    fn takes_pieces(&self) -> bool {
+        !self.fill.is_in_order()
+    }
 
     async fn begin(&mut self, size: Option<u64>) {
         self.size = size;
@@ -161,10 +186,11 @@ impl Ticket for FillTicket {
             let (temporary, room) = shared.temporary(size)?;
             Ok((Arc::new(temporary.reopen()?), (temporary, room)))
         });
+        let mut file = None;
         match made.await {
-            Some(Ok((file, temporary))) => {
-                self.file = Some(file);
-                self.temporary = Some(temporary);
+            Some(Ok((opened, temporary))) => {
+                file = Some(opened);
+                *self.temporary.lock() = Some(temporary);
             }
             Some(Err(NoPlace::Disk(error))) => self.shared.trouble(&error),
             Some(Err(NoPlace::Full)) => {
@@ -172,27 +198,44 @@ impl Ticket for FillTicket {
             }
             None => {}
         }
-        self.fill.begin(size, self.file.clone());
+        self.fill.begin(size, file);
     }
 
-    async fn fill(&mut self, offset: u64, body: Incoming, stall: Duration) -> Filled {
-        let Some(skip) = self.received.checked_sub(offset) else {
-            return Filled::Broken { received: self.received, fault: Fault::BadFraming };
+    async fn fill(&self, wanted: Range<u64>, offset: u64, body: Incoming, stall: Duration) -> Filled {
+        let Some(skip) = wanted.start.checked_sub(offset) else {
+            return Filled::Broken { received: wanted.start, fault: Fault::BadFraming };
         };
-        self.pump(Gather { body, skip, pace: Pace::new(stall), rest: Bytes::new(), ended: None }, stall * 2)
-            .await
+        let body = Arriving::new(body, skip, stall);
+        self.pump(body, wanted, stall * 2).await.unwrap_or_else(|ended| ended)
+    }
+
+    async fn in_order(&self) -> u64 {
+        self.writes.close();
+        // What is hashed must be what was written last.
+        if tokio::time::timeout(PATIENCE, self.writes.wait()).await.is_err() {
+            self.leave_disk(&io::ErrorKind::TimedOut.into());
+        }
+        self.writes.reopen();
+        self.fill.forget_ahead();
+        self.fill.arrived()
     }
 
     async fn seal(mut self) -> Result<u64, Failure> {
-        let digest = self.fill.digest;
-        let found = self.hasher.clone().finish();
+        let (digest, received) = (self.fill.digest, self.fill.arrived());
+        let Some(found) = self.hashed(received).await else {
+            let public = format!("the disk lost what was written of {digest}; try again");
+            let failure = Failure::new(Reason::StoreFailed, public);
+            self.end(Err(failure.clone()));
+            return Err(failure);
+        };
         if found != digest {
-            let failure = integrity::other_blob(&digest, &found, self.received);
+            let failure = integrity::other_blob(&digest, &found, received);
             self.end(Err(failure.clone()));
             return Err(failure);
         }
         self.fill.verified();
-        if let Some((temporary, room)) = self.temporary.take() {
+        let temporary = self.temporary.lock().take();
+        if let Some((temporary, room)) = temporary {
             let shared = self.shared.clone();
             let published = spawn_blocking(move || shared.publish(temporary, room, &digest)).await;
             if let Err(error) = published.map_err(io::Error::other).flatten() {
@@ -200,7 +243,7 @@ impl Ticket for FillTicket {
             }
         }
         self.end(Ok(()));
-        Ok(self.received)
+        Ok(received)
     }
 
     fn fail(mut self, failure: Failure) {
@@ -209,6 +252,18 @@ impl Ticket for FillTicket {
 }
 
 impl FillTicket {
+    /// The digest of all bytes, once it has come up to them. `None`: they cannot be read back.
+    async fn hashed(&self, received: u64) -> Option<Digest> {
+        if let Some(digest) = self.fill.hashing.digest(received) {
+            return Some(digest);
+        }
+        let fill = self.fill.clone();
+        if let Err(error) = spawn_blocking(move || fill.hash_up()).await.map_err(io::Error::other).flatten() {
+            self.shared.trouble(&error);
+        }
+        self.fill.hashing.digest(received)
+    }
+
     /// Gives the slot up first, so that whoever hears of a failure can try again.
     fn end(&mut self, ended: Result<(), Failure>) {
         self.done = true;
@@ -223,98 +278,6 @@ impl Drop for FillTicket {
     fn drop(&mut self) {
         if !self.done {
             self.end(Err(Failure::new(Reason::Internal, "the download ended unexpectedly; try again")));
-        }
-    }
-}
-
-/// Gathers what has arrived into batches, without waiting for a batch to fill up. The bytes are copied: each piece that
-/// arrives would keep a whole read buffer of the connection alive.
-struct Gather {
-    body: Incoming,
-    /// Bytes that are held already.
-    skip: u64,
-    pace: Pace,
-    /// What the last batch had no room for.
-    rest: Bytes,
-    ended: Option<Result<(), Fault>>,
-}
-
-impl Gather {
-    /// At least one byte; `None` at the end.
-    async fn batch(&mut self) -> Result<Option<Bytes>, Fault> {
-        let mut batch = Vec::new();
-        self.move_rest(&mut batch);
-        while batch.len() < BATCH && self.ended.is_none() {
-            let next = if batch.is_empty() {
-                self.pace.wait(self.body.next()).await
-            } else {
-                match self.body.next().now_or_never() {
-                    Some(next) => next,
-                    None => break,
-                }
-            };
-            match next {
-                None => self.ended = Some(Ok(())),
-                Some(Err(fault)) => self.ended = Some(Err(fault)),
-                Some(Ok(chunk)) => {
-                    self.pace.took(chunk.len());
-                    let skipped = self.skip.min(chunk.len() as u64);
-                    self.skip -= skipped;
-                    self.rest = chunk.slice(skipped as usize..);
-                    self.move_rest(&mut batch);
-                }
-            }
-        }
-        match (batch.is_empty(), self.ended) {
-            (false, _) => Ok(Some(batch.into())),
-            (true, Some(Err(fault))) => Err(fault),
-            (true, _) => Ok(None),
-        }
-    }
-
-    /// Moves as much of the rest into the batch as it has room for.
-    fn move_rest(&mut self, batch: &mut Vec<u8>) {
-        let moved = self.rest.split_to(self.rest.len().min(BATCH - batch.len()));
-        if !batch.is_empty() && batch.capacity() - batch.len() < moved.len() {
-            batch.reserve_exact(BATCH - batch.len());
-        }
-        batch.extend_from_slice(&moved);
-        if self.rest.is_empty() {
-            // An empty slice keeps its buffer alive as well.
-            self.rest = Bytes::new();
-        }
-    }
-}
-
-/// Tells a slow body from a stalled one: in each stall time-out spent waiting, some bytes must come. Time in which the
-/// disk or the clients are waited for does not count.
-struct Pace {
-    stall: Duration,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    fn new(stall: Duration) -> Pace {
-        Pace { stall, waited: Duration::ZERO, bytes: 0 }
-    }
-
-    async fn wait(
-        &mut self,
-        next: impl Future<Output = Option<Result<Bytes, Fault>>>,
-    ) -> Option<Result<Bytes, Fault>> {
-        let since = Instant::now();
-        let left = self.stall.saturating_sub(self.waited);
-        let next = tokio::time::timeout(left, next).await.unwrap_or(Some(Err(Fault::Stalled)));
-        self.waited += since.elapsed();
-        next
-    }
-
-    fn took(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-        if self.bytes >= SLOWEST.saturating_mul(self.stall.as_secs().max(1)) {
-            self.waited = Duration::ZERO;
-            self.bytes = 0;
         }
     }
 }

@@ -8,6 +8,7 @@ mod flips;
 mod join;
 mod leader;
 mod overload;
+mod pieces;
 mod slow;
 mod verify;
 

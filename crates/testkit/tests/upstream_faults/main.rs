@@ -6,6 +6,7 @@ mod common;
 mod broken;
 mod cold;
 mod faults;
+mod pieces;
 mod slow;
 mod start;
 mod token;

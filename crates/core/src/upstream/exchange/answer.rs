@@ -18,6 +18,7 @@ impl Exchange {
             health.good()
         }
         let own = !self.hop.left;
+        self.measure(env, parts.status);
         let says_so = own && self.trouble.place == 0 && !parts.status.is_redirection();
         if says_so && !self.is_blob() {
             let pulled = self.is_pull() && parts.status == StatusCode::OK;
@@ -60,7 +61,12 @@ impl Exchange {
         let expected =
             Expected { document: !self.is_blob(), head: head && !self.body.probe, range: self.range() };
         let found = match body::read(expected, &parts) {
+            Ok(found) if self.is_other_part(parts.status, &found) => return self.no_parts(env),
             Ok(found) => found,
+            Err(_) if self.body.until.is_some() => return self.no_parts(env),
+            Err(_) if self.body.resumed && parts.status == StatusCode::PARTIAL_CONTENT => {
+                return self.restart(env);
+            }
             Err(what) => {
                 let sentence = format!("{} answered with {what}", self.who());
                 return self.conclude(env, Reason::UpstreamBadAnswer, &sentence);
@@ -80,6 +86,9 @@ impl Exchange {
         let validator = body::strong_etag(&parts.headers).map(|etag| (Origin::of(&self.hop.url), etag));
         if self.body.resumed && found.offset > 0 && self.changed(&found, validator.as_ref()) {
             return self.restart(env);
+        }
+        if parts.status == StatusCode::OK {
+            self.body.until = None;
         }
         self.body.whole |= self.body.resumed && found.offset == 0;
         self.body.validator = validator;
@@ -107,9 +116,41 @@ impl Exchange {
         sizes || tags
     }
 
+    /// Whether this is not the piece that was asked for, nor, instead of a first one, all of the object.
+    fn is_other_part(&self, status: StatusCode, found: &Found) -> bool {
+        let Some(until) = self.body.until else { return false };
+        let is_piece = found.length.and_then(|length| found.offset.checked_add(length)) == Some(until);
+        let is_whole = status == StatusCode::OK && !self.body.further;
+        !is_piece && !is_whole
+    }
+
+    /// The blob is not to be had in pieces: what was to be the first one is all of it.
+    fn no_parts(&mut self, env: &mut Env<'_>) -> Step {
+        if self.body.further {
+            self.phase = Phase::Over;
+            let sentence = format!("{} does not serve this part of the same blob", self.who());
+            return self.fail(Reason::RangeInvalid, &sentence);
+        }
+        self.body.until = None;
+        if self.body.resumed { self.restart(env) } else { self.approach(env) }
+    }
+
+    /// How long the way to the registry is, or to where it has its blobs.
+    fn measure(&self, env: &mut Env<'_>, status: StatusCode) {
+        let of_blobs = self.is_blob() && self.ask.method == Verb::Get && status.is_success();
+        if of_blobs || !(self.hop.left || status.is_redirection()) {
+            let delay = env.now.mono.since(self.hop.sent);
+            env.state.answered(&Origin::of(self.registry()), delay, of_blobs);
+        }
+    }
+
     /// Fetches the whole anew: what was received cannot be continued.
     pub(super) fn restart(&mut self, env: &mut Env<'_>) -> Step {
+        if self.body.further {
+            return self.no_parts(env);
+        }
         let body = &mut self.body;
+        body.until = None;
         if body.resumes >= MAX_RESUMES {
             let sentence = format!("{} keeps changing the blob", self.who());
             return self.conclude(env, Reason::UpstreamBadAnswer, &sentence);
@@ -161,6 +202,9 @@ impl Exchange {
         }
         if self.body.resumed && self.body.from > 0 {
             return self.restart(env);
+        }
+        if self.body.until.is_some() {
+            return self.no_parts(env);
         }
         let sentence = format!("{} does not have these bytes", self.who());
         self.conclude(env, Reason::RangeInvalid, &sentence)

@@ -28,6 +28,7 @@ impl Exchange {
             presented: Presented::Nothing,
             challenges: 0,
             departure: Departure::default(),
+            sent: env.now.mono,
         };
         let standing = self.standing();
         if self.is_pull()
@@ -87,6 +88,7 @@ impl Exchange {
             let (source, standing) = (&self.ask.source, self.standing());
             self.hop.departure = env.state.depart(source, standing, self.is_pull());
         }
+        self.hop.sent = env.now.mono;
         let source = &self.ask.source;
         let method = if self.body.probe { http::Method::GET } else { self.ask.method.method() };
         let mut headers = self.headers(&origin);
@@ -95,16 +97,17 @@ impl Exchange {
         }
         self.phase = Phase::Sent;
         Step::Send(Outbound {
-            method,
             headers,
             body: None,
             trust: Trust {
                 insecure: source.insecure && origin::is_declared(source, &url),
                 allow_private: source.allow_private,
             },
+            apart: self.is_blob() && method == http::Method::GET && (self.hop.left || self.body.further),
             connect: source.timeouts.connect,
             first_byte: source.timeouts.first_byte,
             stall: source.timeouts.stall,
+            method,
             url,
         })
     }
@@ -149,6 +152,9 @@ impl Exchange {
         }
         if !self.is_blob() || self.ask.method == Verb::Head {
             return None;
+        }
+        if let Some(until) = self.body.until {
+            return Some((self.body.from, Some(until.saturating_sub(1))));
         }
         let last = if self.body.whole { None } else { self.ask.range.and_then(|(_, last)| last) };
         let asked = self.ask.range.is_some() && !self.body.whole;

@@ -90,6 +90,9 @@ impl Exchange {
                 Again::Elsewhere => None,
                 Again::Nowhere => return self.give_up(),
             };
+        } else {
+            // Said only where a conversation was led straight to the alternate.
+            trouble.first.get_or_insert(failure);
         }
         let patient = trouble.tries < MAX_TRIES;
         if trouble.place < self.ask.source.alternates.len().min(MAX_ALTERNATES) && (patient || !trouble.round)

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ struct Inner {
     objects: RefCell<BTreeMap<Digest, Bytes>>,
     fills: RefCell<BTreeMap<Digest, Rc<Fill>>>,
     apart: Cell<bool>,
+    disk_ends: Cell<Option<u64>>,
 }
 
 pub(crate) struct Fill {
@@ -42,19 +44,42 @@ pub(crate) struct Fill {
 #[derive(Default)]
 struct State {
     size: Option<u64>,
+    /// From the first one, without a gap.
     bytes: Vec<u8>,
+    /// What came before its turn, by the place of its first byte.
+    ahead: BTreeMap<u64, Bytes>,
+    in_order: bool,
     ended: Option<Result<(), Failure>>,
+}
+
+impl State {
+    fn put(&mut self, at: u64, piece: Bytes) {
+        assert!(at >= self.bytes.len() as u64, "byte {at} came twice");
+        assert!(self.ahead.insert(at, piece).is_none_or(|there| there.is_empty()), "byte {at} came twice");
+        while let Some(next) = self.ahead.first_entry().filter(|next| *next.key() <= self.bytes.len() as u64)
+        {
+            self.bytes.extend_from_slice(&next.remove());
+        }
+        if self.in_order {
+            self.ahead.clear();
+        }
+    }
 }
 
 impl Store {
     pub(crate) fn new(clock: Clock) -> Store {
-        let (lag, records, objects, fills, apart) = Default::default();
-        Store(Rc::new(Inner { clock, lag, records, objects, fills, apart }))
+        let (lag, records, objects, fills, apart, disk_ends) = Default::default();
+        Store(Rc::new(Inner { clock, lag, records, objects, fills, apart, disk_ends }))
     }
 
     /// From now on nobody can follow a fill.
     pub(crate) fn fill_apart(&self) {
         self.0.apart.set(true);
+    }
+
+    /// No byte of an object from this one on goes to the disk: they must come in order.
+    pub(crate) fn disk_ends(&self, at: u64) {
+        self.0.disk_ends.set(Some(at));
     }
 
     /// From now on a record that is read arrives so many milliseconds after it was looked up.
@@ -270,31 +295,46 @@ impl Ticket for Filling {
         self.fill.signal.notify();
     }
 
-    async fn fill(&mut self, offset: u64, mut body: Arriving, stall: Duration) -> Filled {
-        let received = |fill: &Fill| fill.state.borrow().bytes.len() as u64;
-        let broken = |fault| Filled::Broken { received: received(&self.fill), fault };
-        let Some(mut skip) = received(&self.fill).checked_sub(offset) else {
-            return broken(Fault::BadFraming);
+    fn takes_pieces(&self) -> bool {
+        !self.store.0.apart.get() && !self.fill.state.borrow().in_order
+    }
+
+    async fn fill(&self, wanted: Range<u64>, offset: u64, mut body: Arriving, stall: Duration) -> Filled {
+        let mut at = wanted.start;
+        let Some(mut skip) = at.checked_sub(offset) else {
+            return Filled::Broken { received: at, fault: Fault::BadFraming };
         };
         while let Some(piece) = body.next(stall).await {
             let piece = match piece {
                 Ok(piece) => piece,
-                Err(fault) => return broken(fault),
+                Err(fault) => return Filled::Broken { received: at, fault },
             };
             let skipped = skip.min(piece.len() as u64);
             skip -= skipped;
-            let mut state = self.fill.state.borrow_mut();
-            state.bytes.extend_from_slice(&piece[skipped as usize..]);
-            if state.size.is_some_and(|size| state.bytes.len() as u64 > size) {
+            let piece = piece.slice(skipped as usize..);
+            if at + piece.len() as u64 > wanted.end {
                 return Filled::TooLong;
             }
+            let mut state = self.fill.state.borrow_mut();
+            state.in_order |= self.store.0.disk_ends.get().is_some_and(|end| at >= end);
+            if state.in_order && at > state.bytes.len() as u64 {
+                return Filled::InOrder;
+            }
+            at += piece.len() as u64;
+            state.put(at - piece.len() as u64, piece);
         }
         let size = self.fill.state.borrow().size;
-        if size.is_some_and(|size| received(&self.fill) < size) {
-            broken(Fault::Reset)
+        if at < wanted.end && size.is_some() {
+            Filled::Broken { received: at, fault: Fault::Reset }
         } else {
             Filled::Whole
         }
+    }
+
+    async fn in_order(&self) -> u64 {
+        let mut state = self.fill.state.borrow_mut();
+        state.ahead.clear();
+        state.bytes.len() as u64
     }
 
     async fn seal(self) -> Result<u64, Failure> {

@@ -101,6 +101,11 @@ impl Said {
         self
     }
 
+    pub(crate) fn without(mut self, name: HeaderName) -> Said {
+        self.headers.remove(name);
+        self
+    }
+
     /// A manifest with its digest and type; to HEAD without its bytes.
     pub(crate) fn manifest(self, text: &str) -> Said {
         let digest = Digest::sha256(text.as_bytes()).to_string();
