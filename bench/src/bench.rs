@@ -9,6 +9,7 @@ use entrepot_testkit::real::find;
 
 use crate::cases::{Bench, CASES, Case};
 use crate::machine::Machine;
+use crate::measure::allow_files;
 use crate::options::Options;
 use crate::peers::Peer;
 use crate::report::{Measured, Report};
@@ -21,6 +22,8 @@ const DIR: &str = "ENTREPOT_BENCH_DIR";
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let cases = chosen(options)?;
+    // Inherited by servers and clients.
+    allow_files();
     let dir = match &options.dir {
         Some(dir) => dir.clone(),
         None => std::env::var_os(DIR).map_or_else(build_dir, |dir| Ok(PathBuf::from(dir)))?,

@@ -12,7 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use entrepot_testkit::limits::raise_open_files;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +99,6 @@ pub(crate) fn held(task: &Task) -> Result<Held> {
 
 /// The other side of [`ask`] and [`held`].
 pub(crate) fn perform(task: &str) -> Result<()> {
-    raise_open_files();
     let answer = match serde_json::from_str(task).context("the task")? {
         Task::Fetch { address, path, sink } => serde_json::to_string(&blob::fetch(address, &path, sink)?)?,
         Task::Flood { address, path, clients, sink, spell, part } => {

@@ -35,8 +35,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The servers inherit it: one of them, and its clients, have ten thousand connections.
-    entrepot_testkit::limits::raise_open_files();
     let outcome = match arguments.command {
         Some(Command::Client { task }) => client::perform(&task),
         None => bench::run(&arguments.options),

@@ -25,6 +25,12 @@ impl Tree {
         self.processes().into_iter().filter_map(field).sum()
     }
 
+    /// Files and sockets that they have open.
+    pub(crate) fn descriptors(self) -> usize {
+        let open = |pid| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        self.processes().into_iter().map(open).sum()
+    }
+
     /// The process and its descendants.
     fn processes(self) -> Vec<u32> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -95,6 +101,26 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Open files that a server with ten thousand connections may want.
+const FILES: u64 = 1 << 17;
+
+/// Lets this process and all that it starts have that many files open, or as many as it may; answers how many.
+pub(crate) fn allow_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: each call gets a pointer to a live rlimit.
+    unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        let most = FILES.max(limit.rlim_max);
+        let most = libc::rlimit { rlim_cur: most, rlim_max: most };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const most) != 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+    }
+    limit.rlim_cur
 }
 
 /// From the process' own clock, which is as fine as the scheduler's; `/proc/<pid>/stat` counts in 10 ms.

@@ -97,12 +97,15 @@ fn watching<T>(folder: &Path, work: impl FnOnce() -> T) -> (T, u64) {
     (answer, most.into_inner())
 }
 
-/// Bytes of all files but the index.
+/// What our store holds besides objects.
+const NO_OBJECTS: [&str; 3] = ["index.db", "key", "lock"];
+
+/// Bytes of all files that are objects, or become some.
 fn layers_in(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let size = |entry: fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => layers_in(&entry.path()),
-        _ if entry.file_name().to_string_lossy().starts_with("index.db") => 0,
+        _ if NO_OBJECTS.iter().any(|name| entry.file_name().to_string_lossy().starts_with(name)) => 0,
         // Gone, perhaps, since it was listed.
         _ => entry.metadata().map_or(0, |meta| meta.len()),
     };

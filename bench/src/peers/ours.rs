@@ -9,7 +9,9 @@ use entrepot_testkit::mirror::binary;
 use super::Place;
 
 pub(super) fn mirror(place: &Place<'_>, address: SocketAddr) -> Result<Command> {
-    let file = place.dir.join("config.yml");
+    // Alone in its folder, which is watched.
+    let folder = place.dir.join("etc");
+    let file = folder.join("config.yml");
     let (cache, most, upstream) = (place.dir.join("cache"), place.max_size, place.upstream);
     let admin = place.admin.map(|admin| format!("  admin: \"{admin}\"\n")).unwrap_or_default();
     let config = format!(
@@ -25,6 +27,7 @@ pub(super) fn mirror(place: &Place<'_>, address: SocketAddr) -> Result<Command> 
 "#,
         cache.display()
     );
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     std::fs::write(&file, config).with_context(|| file.display().to_string())?;
     let mut command = Command::new(binary());
     command.arg("serve").arg("--config").arg(file).current_dir(place.dir);

@@ -58,6 +58,7 @@ pub struct Incoming {
     pub call: Request,
     /// HEAD.
     pub head_only: bool,
+    /// Of a request for a manifest by tag.
     pub accept: Accept,
     /// Of a GET for a blob. A `Range` that makes no sense, or asks for several parts, is as good as none.
     pub range: Option<RangeRequest>,
@@ -218,11 +219,17 @@ impl Door<'_> {
 
     fn pull(&mut self, place: &Place<'_>, name: &RawName, call: Request) -> Result<Admitted, Failure> {
         let resolved = Resolved { secret: place.entrance.secret.clone(), ..place.resolve(name)? };
-        self.scope = Some(resolved.shown.clone());
-        self.ns.clone_from(&resolved.ns);
-        let Authorized { client, presented } = self.identify(place.ns)?;
-        self.enter(&Authorized { client: client.clone(), presented })?;
+        let entered = self.identify(place.ns).and_then(|authorized| {
+            self.enter(&authorized)?;
+            Ok(authorized)
+        });
+        let Authorized { client, presented } = entered.inspect_err(|_| {
+            self.scope = Some(resolved.shown.clone());
+            self.ns.clone_from(&resolved.ns);
+        })?;
         let headers = &self.head.headers;
+        // A digest leaves no choice.
+        let chooses = matches!(call, Request::Manifest(Reference::Tag(_)));
         let ranged = matches!(call, Request::Blob(_)) && self.head.method == Method::GET;
         Ok(Admitted::Call(Box::new(Incoming {
             client,
@@ -230,7 +237,7 @@ impl Door<'_> {
             resolved,
             call,
             head_only: self.context.head_only,
-            accept: Accept::parse(texts(headers, &header::ACCEPT)),
+            accept: Accept::parse(texts(headers, &header::ACCEPT).filter(|_| chooses)),
             range: single(headers, &header::RANGE)
                 .filter(|_| ranged)
                 .and_then(|text| RangeRequest::parse(text).ok()),

@@ -106,6 +106,9 @@ pub struct Text(String);
 
 impl Text {
     pub fn new(foreign: &str) -> Text {
+        if foreign.len() <= MAX_TEXT && is_all(foreign.as_bytes(), is_plain_ascii) {
+            return Text(foreign.to_owned());
+        }
         let mut text = String::with_capacity(foreign.len().min(MAX_TEXT));
         for (index, character) in foreign.chars().enumerate() {
             if index == MAX_TEXT {
@@ -138,9 +141,20 @@ impl fmt::Display for Text {
     }
 }
 
+/// Looks at every byte, without a way out in between: that takes many at a time.
+fn is_all(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is(*byte))
+}
+
+fn is_plain_ascii(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'\\'
+}
+
 fn is_plain(character: char) -> bool {
-    if character.is_ascii() {
-        return !character.is_ascii_control() && character != '\\';
+    if let Ok(byte) = u8::try_from(u32::from(character))
+        && byte.is_ascii()
+    {
+        return is_plain_ascii(byte);
     }
     // C1 controls, then the invisible and direction-changing ones a terminal or a log viewer acts on.
     !matches!(character,
@@ -149,17 +163,41 @@ fn is_plain(character: char) -> bool {
         | '\u{e0000}'..='\u{e007f}')
 }
 
-impl RequestLog {
-    /// The metric labels of a request: each from a closed set, or a source's configured name.
-    pub fn labels(&self) -> [(&'static str, &str); 6] {
+/// The metric labels of a request: each from a closed set, or a source's configured name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Labels {
+    method: Method,
+    route: Route,
+    source: Option<Arc<str>>,
+    /// As `2xx`.
+    status: &'static str,
+    verdict: Option<Verdict>,
+    reason: Option<Reason>,
+}
+
+impl Labels {
+    pub fn pairs(&self) -> [(&'static str, &str); 6] {
         [
             ("method", self.method.label()),
             ("route", self.route.label()),
             ("source", self.source.as_deref().unwrap_or("none")),
-            ("status", status_class(self.status)),
+            ("status", self.status),
             ("verdict", self.verdict.map_or("none", Verdict::label)),
             ("reason", self.reason.map_or("none", Reason::label)),
         ]
+    }
+}
+
+impl RequestLog {
+    pub fn labels(&self) -> Labels {
+        Labels {
+            method: self.method,
+            route: self.route,
+            source: self.source.clone(),
+            status: status_class(self.status),
+            verdict: self.verdict,
+            reason: self.reason,
+        }
     }
 }
 

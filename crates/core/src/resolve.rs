@@ -5,13 +5,19 @@
 //! image patterns decide in file order, then the default source. Nothing here leads to an upstream that is not
 //! configured, and no lookup of any kind is made for one.
 
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use entrepot_oci::name::Repository;
 use entrepot_oci::path::RawName;
+use url::Position;
 
 use crate::config::{Config, Secret, Source};
 use crate::failure::{Failure, Reason};
+
+/// Bytes that the last part of most keys has at most: `anonymous ` and a digest.
+const REST: usize = 96;
 
 /// The upstream and the repository that a request means.
 #[derive(Clone, Debug)]
@@ -21,8 +27,8 @@ pub struct Resolved {
     pub repository: Repository,
     /// The name as the client spelt it, which is what `name` in a tag list and a token's scope say.
     pub shown: String,
-    /// What stands before `shown` in the client's paths: `/v2`, or `/<root>/v2`.
-    pub prefix: String,
+    /// What stands before `/v2` in the client's paths.
+    pub root: Option<String>,
     /// What stands before that: a secret by which the client is known. It goes back to that client alone.
     pub secret: Option<Secret>,
     /// The `?ns=` that chose the source, for `OCI-Namespace`: one of the source's configured names, never the client's
@@ -39,7 +45,8 @@ impl Resolved {
     /// The client's path to the repository, to build links from: `/v2/ghcr.io/foo/bar`.
     pub fn path(&self) -> String {
         let secret = self.secret.as_ref().map(|secret| format!("/{}", secret.expose())).unwrap_or_default();
-        format!("{secret}{}/{}", self.prefix, self.shown)
+        let root = self.root.as_ref().map(|root| format!("/{root}")).unwrap_or_default();
+        format!("{secret}{root}/v2/{}", self.shown)
     }
 }
 
@@ -65,7 +72,7 @@ pub fn resolve(
         source: Arc::clone(source),
         repository,
         shown: name.as_str().to_owned(),
-        prefix: root.map_or_else(|| "/v2".to_owned(), |root| format!("/{root}/v2")),
+        root: root.map(str::to_owned),
         secret: None,
         ns: ns.map(str::to_ascii_lowercase),
     })
@@ -75,10 +82,20 @@ pub fn resolve(
 /// upstream, as whom it was asked (the source's name, for two sources may lead to one registry with different
 /// credentials), the repository, and what of it. No two different things share a key: `kind` is a word, and no part but
 /// `rest` can hold a `|`.
-pub fn record_key(source: &Source, repository: &Repository, kind: &str, rest: &str) -> String {
-    let origin = source.url.origin().ascii_serialization();
-    let name = source.name.replace('%', "%25").replace('|', "%7C");
-    format!("{kind}|{origin}|{name}|{repository}|{rest}")
+pub fn record_key(source: &Source, repository: &Repository, kind: &str, rest: impl fmt::Display) -> String {
+    let url = &source.url;
+    let (scheme, host) = (url.scheme(), &url[Position::BeforeHost..Position::AfterPort]);
+    let name = match source.name.contains(['%', '|']) {
+        true => Cow::Owned(source.name.replace('%', "%25").replace('|', "%7C")),
+        false => Cow::Borrowed(&*source.name),
+    };
+    let parts = [kind, "|", scheme, "://", host, "|", &name, "|", repository.as_str(), "|"];
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut key = String::with_capacity(length + REST);
+    key.extend(parts);
+    // Writing to a string cannot fail.
+    let _ = write!(key, "{rest}");
+    key
 }
 
 /// The source that a request names outside of its repository, if it names one: what a ping needs.

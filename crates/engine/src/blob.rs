@@ -157,25 +157,25 @@ impl<H: Host> Engine<H> {
     }
 
     pub(crate) async fn shown(&self, place: &Place, digest: Digest) -> Option<Shown> {
-        self.load(&place.shared_key("blob", &digest.to_string())).await
+        self.load(&place.shared_key("blob", digest)).await
     }
 
     pub(crate) async fn remember_shown(&self, place: &Place, digest: Digest, size: Option<u64>) {
         let shown = Shown { size, media_type: None };
-        self.save(place.shared_key("blob", &digest.to_string()), &shown, None).await;
+        self.save(place.shared_key("blob", digest), &shown, None).await;
     }
 
     /// After a failure: what upstream no longer has is no longer shown, until it is asked again.
     pub(crate) async fn not_shown(&self, place: &Place, digest: Digest, failure: &Failure) {
         if failure.reason.is_absence() {
-            self.host.meta().remove(&place.shared_key("blob", &digest.to_string())).await;
+            self.host.meta().remove(&place.shared_key("blob", digest)).await;
         }
         self.remember_absence(place, &What::Blob(digest), failure).await;
     }
 
     /// The size that a manifest of this repository gives for the blob.
     pub(crate) async fn described_size(&self, place: &Place, digest: Digest) -> Option<u64> {
-        self.load(&place.shared_key("size", &digest.to_string())).await
+        self.load(&place.shared_key("size", digest)).await
     }
 
     /// Errors: a manifest of this repository says another size.

@@ -1,5 +1,6 @@
 //! Work that outlives the answer that started it. A job is data: the host decides where it runs.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -103,12 +104,12 @@ impl Work {
     /// Those with equal keys bring the same thing.
     pub fn key(&self) -> String {
         match self {
-            Work::Fetch(place, reference) => place.key("fetch", &reference.to_string()),
-            Work::Look(place, reference) => place.key("look", &reference.to_string()),
+            Work::Fetch(place, reference) => place.key("fetch", reference),
+            Work::Look(place, reference) => place.key("look", reference),
             Work::Revalidate(place, tag, _) => place.key("revalidate", tag.as_str()),
-            Work::Show(place, digest) => place.key("show", &digest.to_string()),
+            Work::Show(place, digest) => place.key("show", digest),
             Work::Probe(place, _) => place.key("probe", ""),
-            Work::List(place, ask) => place.key("list", &ask.key()),
+            Work::List(place, ask) => place.key("list", ask.key()),
             Work::Token(ask) => format!("token {:?}", ask.key),
         }
     }
@@ -122,9 +123,9 @@ impl Work {
                 Some(place.shared_key("tag", tag.as_str()))
             }
             Work::Revalidate(place, tag, _) => Some(place.shared_key("tag", tag.as_str())),
-            Work::Show(place, digest) => Some(place.shared_key("blob", &digest.to_string())),
+            Work::Show(place, digest) => Some(place.shared_key("blob", digest)),
             Work::Probe(place, _) => Some(place.shared_key("public", "")),
-            Work::List(place, ask) => Some(place.shared_key("list", &ask.key())),
+            Work::List(place, ask) => Some(place.shared_key("list", ask.key())),
             Work::Fetch(..) | Work::Look(..) | Work::Token(_) => None,
         }
     }
@@ -137,13 +138,13 @@ impl Place {
     }
 
     /// Names something in this repository as whoever is asked sees it.
-    pub(crate) fn key(&self, kind: &str, rest: &str) -> String {
+    pub(crate) fn key(&self, kind: &str, rest: impl Display) -> String {
         let who = if self.trusted { "known" } else { "anonymous" };
-        self.shared_key(kind, &format!("{who} {rest}"))
+        self.shared_key(kind, format_args!("{who} {rest}"))
     }
 
     /// As [`Place::key`], for what is true whoever asks.
-    pub(crate) fn shared_key(&self, kind: &str, rest: &str) -> String {
+    pub(crate) fn shared_key(&self, kind: &str, rest: impl Display) -> String {
         resolve::record_key(&self.source, &self.repository, kind, rest)
     }
 }

@@ -279,8 +279,11 @@ impl<H: Host> Engine<H> {
     }
 
     /// A record; one that cannot be read any more is as good as none.
-    pub(crate) async fn load<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
-        serde_json::from_slice(&self.host.meta().get(key).await?).ok()
+    pub(crate) async fn load<T>(&self, key: &str) -> Option<T>
+    where
+        T: DeserializeOwned + Clone + Send + Sync + 'static,
+    {
+        self.host.meta().get(key).await?.read()
     }
 
     pub(crate) async fn save<T: Serialize>(&self, key: String, record: &T, keep: Option<Duration>) {

@@ -62,7 +62,7 @@ impl<H: Host> Engine<H> {
         if !place.source.mirror {
             return None;
         }
-        self.load(&place.shared_key("list", &ask.key())).await
+        self.load(&place.shared_key("list", ask.key())).await
     }
 
     /// What an earlier flight brought between this request's look at the records and its own flight.
@@ -98,7 +98,7 @@ impl<H: Host> Engine<H> {
         match &fetched {
             Ok(record) if place.source.mirror => {
                 let keep = list::keep(&self.host.config().cache);
-                self.save(place.shared_key("list", &ask.key()), record, Some(keep)).await;
+                self.save(place.shared_key("list", ask.key()), record, Some(keep)).await;
             }
             Ok(_) => {}
             Err(failure) => self.remember_absence(place, &ask.what(), failure).await,

@@ -128,7 +128,7 @@ impl<H: Host> Engine<H> {
         if !place.source.mirror {
             return None;
         }
-        let shown: Shown = self.load(&place.shared_key("manifest", &digest.to_string())).await?;
+        let shown: Shown = self.load(&place.shared_key("manifest", digest)).await?;
         let bytes = self.host.blobs().read(digest, MAX_MANIFEST).await?;
         Some(Held { digest, media_type: shown.media_type?, bytes })
     }
@@ -217,10 +217,10 @@ impl<H: Host> Engine<H> {
         let Checked { held, manifest } = checked;
         self.host.blobs().keep(held.digest, held.bytes.clone()).await;
         let shown = Shown { size: Some(held.bytes.len() as u64), media_type: Some(held.media_type.clone()) };
-        self.save(place.shared_key("manifest", &held.digest.to_string()), &shown, None).await;
+        self.save(place.shared_key("manifest", held.digest), &shown, None).await;
         // What the manifest says of its blobs holds upstream to its word when they are fetched.
         for described in manifest.config.iter().chain(&manifest.layers) {
-            self.save(place.shared_key("size", &described.digest.to_string()), &described.size, None).await;
+            self.save(place.shared_key("size", described.digest), &described.size, None).await;
         }
         if let Reference::Tag(tag) = reference {
             let record = held.record(place, self.host.now().wall);

@@ -7,9 +7,10 @@
     reason = "hosts are concrete types; the native one asserts Send where it spawns"
 )]
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use entrepot_core::time::Now;
 use entrepot_core::upstream::{Fault, Identity, Outbound, SmallFault, UpstreamState};
 use entrepot_oci::Digest;
 use entrepot_oci::range::ByteSpan;
+use serde::de::DeserializeOwned;
 
 use crate::job::{Job, Landed};
 use entrepot_core::event::Event;
@@ -68,10 +70,38 @@ pub trait Http {
 /// Small records under a key. A record that cannot be read is absent; one that cannot be written is lost, and the host
 /// says so in its own log: neither ever fails a pull.
 pub trait Meta {
-    async fn get(&self, key: &str) -> Option<Bytes>;
+    async fn get(&self, key: &str) -> Option<Record>;
     /// Keeps `value` for `keep` at least, or for as long as there is room.
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>);
     async fn remove(&self, key: &str);
+}
+
+/// A small record, and what it means once that has been read: a host that keeps it in memory spares who asks again the
+/// reading. Cloning shares both.
+#[derive(Clone, Debug)]
+pub struct Record(Arc<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Bytes,
+    /// What whoever read it first took it for; `None` where it cannot be read.
+    meaning: OnceLock<Option<Box<dyn Any + Send + Sync>>>,
+}
+
+impl Record {
+    pub fn new(bytes: impl Into<Bytes>) -> Record {
+        Record(Arc::new(Kept { bytes: bytes.into(), meaning: OnceLock::new() }))
+    }
+
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// The record as a `T`, which it is always read as; `None` if it is not one.
+    pub(crate) fn read<T: DeserializeOwned + Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        let read = || Some(Box::new(serde_json::from_slice::<T>(&self.0.bytes).ok()?) as Box<_>);
+        self.0.meaning.get_or_init(read).as_ref()?.downcast_ref::<T>().cloned()
+    }
 }
 
 /// Objects under their digest. One file for each, however many repositories show it.

@@ -38,8 +38,15 @@ impl<H: Host> Engine<H> {
             return self.cold_tag(&wanted, policy.ttl).await;
         };
         let now = self.host.now();
-        let budget_low = self.host.state(|state| state.budget_low(&place.source, now));
-        match freshness::tag_verdict(&record, &policy, now.wall, budget_low) {
+        let judged = |budget_low| freshness::tag_verdict(&record, &policy, now.wall, budget_low);
+        // What is remembered of upstreams is looked at only where it matters.
+        let verdict = match judged(false) {
+            TagVerdict::Revalidate { .. } => {
+                judged(self.host.state(|state| state.budget_low(&place.source, now)))
+            }
+            verdict => verdict,
+        };
+        match verdict {
             TagVerdict::Fresh { left } => match self.recorded(&wanted, &record, Verdict::Hit).await {
                 Some(found) => Ok(Found { left: Some(left), age: Some(record.age(now.wall)), ..found }),
                 None => self.cold_tag(&wanted, policy.ttl).await,

@@ -71,16 +71,51 @@ impl Digest {
 
     /// The part after the colon, in lower case.
     pub fn hex(&self) -> String {
-        let mut hex = String::with_capacity(self.algorithm().hex_len());
-        for byte in self.as_bytes() {
-            hex.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            hex.push(char::from(DIGITS[usize::from(byte & 15)]));
+        self.text().as_str()[self.algorithm().as_str().len() + 1..].to_owned()
+    }
+
+    /// As it is written, without an allocation.
+    pub fn text(&self) -> DigestText {
+        let algorithm = self.algorithm().as_str().as_bytes();
+        let mut text = [0; DigestText::MAX];
+        text[..algorithm.len()].copy_from_slice(algorithm);
+        text[algorithm.len()] = b':';
+        let (pairs, _) = text[algorithm.len() + 1..].as_chunks_mut();
+        for (pair, byte) in pairs.iter_mut().zip(self.as_bytes()) {
+            *pair = PAIRS[usize::from(*byte)];
         }
-        hex
+        DigestText { text, length: algorithm.len() + 1 + self.algorithm().hex_len() }
     }
 }
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// What a digest is written as: `sha256:…`.
+#[derive(Clone, Copy, Debug)]
+pub struct DigestText {
+    text: [u8; DigestText::MAX],
+    length: usize,
+}
+
+impl DigestText {
+    /// `sha512:` and its digits.
+    const MAX: usize = 7 + 128;
+
+    pub fn as_str(&self) -> &str {
+        // Nothing but ASCII is ever written into it.
+        std::str::from_utf8(&self.text[..self.length]).unwrap_or_default()
+    }
+}
+
+/// Each byte in hex.
+const PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 impl Algorithm {
     /// Every algorithm there is.
@@ -123,7 +158,7 @@ impl FromStr for Algorithm {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm(), self.hex())
+        f.write_str(self.text().as_str())
     }
 }
 

@@ -1,6 +1,5 @@
 //! Media types and what a client accepts of them (RFC 9110 §8.3.1 and §12.5.1).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -41,7 +40,7 @@ pub enum MediaTypeError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
     /// A media range and whether it is wanted (`q` above 0).
-    ranges: BTreeMap<String, bool>,
+    ranges: Vec<(String, bool)>,
 }
 
 impl MediaType {
@@ -50,15 +49,7 @@ impl MediaType {
 
     /// Drops parameters and folds case.
     pub fn parse(text: &str) -> Result<MediaType, MediaTypeError> {
-        let essence = text.split(';').next().unwrap_or_default().trim_matches(field::OWS);
-        if essence.len() > MediaType::MAX {
-            return Err(MediaTypeError::TooLong);
-        }
-        let (kind, subtype) = essence.split_once('/').ok_or(MediaTypeError::Malformed)?;
-        if !field::is_token(kind) || !field::is_token(subtype) {
-            return Err(MediaTypeError::Malformed);
-        }
-        Ok(MediaType(essence.to_ascii_lowercase().into()))
+        essence(text).map(|essence| MediaType(essence.to_ascii_lowercase().into()))
     }
 
     /// One of the constants of this module.
@@ -89,6 +80,19 @@ impl MediaType {
     pub fn is_schema1(&self) -> bool {
         matches!(self.as_str(), DOCKER_SCHEMA1 | DOCKER_SCHEMA1_SIGNED)
     }
+}
+
+/// What a media type is without parameters, in whatever case it came.
+fn essence(text: &str) -> Result<&str, MediaTypeError> {
+    let essence = text.split(';').next().unwrap_or_default().trim_matches(field::OWS);
+    if essence.len() > MediaType::MAX {
+        return Err(MediaTypeError::TooLong);
+    }
+    let (kind, subtype) = essence.split_once('/').ok_or(MediaTypeError::Malformed)?;
+    if !field::is_token(kind) || !field::is_token(subtype) {
+        return Err(MediaTypeError::Malformed);
+    }
+    Ok(essence)
 }
 
 impl FromStr for MediaType {
@@ -140,11 +144,10 @@ impl Accept {
         let mut accept = Accept::default();
         for member in values.into_iter().flat_map(|value| field::split(value, ',')) {
             // `MediaType` takes `*` for a token, so wildcards pass too.
-            let Ok(range) = MediaType::parse(member) else {
+            let Ok(range) = essence(member) else {
                 continue;
             };
-            let wanted = accept.ranges.entry(range.as_str().to_owned()).or_default();
-            *wanted |= !is_refused(member);
+            accept.ranges.push((range.to_ascii_lowercase(), !is_refused(member)));
         }
         accept
     }
@@ -155,10 +158,16 @@ impl Accept {
             return true;
         }
         let kind = media_type.as_str().split('/').next().unwrap_or_default();
-        [media_type.as_str(), &format!("{kind}/*"), "*/*"]
-            .iter()
-            .find_map(|range| self.ranges.get(*range).copied())
+        self.wants(media_type.as_str())
+            .or_else(|| self.wants(&format!("{kind}/*")))
+            .or_else(|| self.wants("*/*"))
             .unwrap_or(false)
+    }
+
+    /// Of a range that is named more than once, the kinder word holds.
+    fn wants(&self, range: &str) -> Option<bool> {
+        let named = self.ranges.iter().filter(|(named, _)| named == range);
+        named.map(|(_, wanted)| *wanted).max()
     }
 }
 

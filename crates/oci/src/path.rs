@@ -3,6 +3,7 @@
 //! A repository name may hold slashes and words like `manifests`, so a path is read from the right (wire behaviour of
 //! every registry; distribution-spec, "Endpoints").
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::digest::{Digest, DigestError};
@@ -75,9 +76,13 @@ pub const MAX_NAME: usize = 515;
 /// Bytes of [`ApiPath::root`] at most.
 pub const MAX_ROOT: usize = 255;
 
+/// Parts of a path, usually; of more, the memory for them has to be moved.
+const SEGMENTS: usize = 12;
+
 /// Reads the path of a request: no query, percent-encodings as they came.
 pub fn parse(path: &str) -> Result<ApiPath, PathError> {
-    let segments: Vec<&str> = path.strip_prefix('/').ok_or(PathError::NotOurs)?.split('/').collect();
+    let mut segments = Vec::with_capacity(SEGMENTS);
+    segments.extend(path.strip_prefix('/').ok_or(PathError::NotOurs)?.split('/'));
     if let Some(at) = segments.iter().position(|&segment| segment == "v2") {
         let (root, rest) = segments.split_at(at);
         return Ok(ApiPath { root: parse_root(root)?, call: parse_call(&rest[1..])? });
@@ -187,9 +192,12 @@ fn joined(segments: &[&str], max: usize) -> Result<String, PathError> {
 
 /// The last segment: clients may write the colon of a digest as `%3A`. Anything else that is odd in it is left to the
 /// grammar of what stands there, so that a bad digest is called a bad digest.
-fn last(segment: &str) -> Result<String, PathError> {
+fn last(segment: &str) -> Result<Cow<'_, str>, PathError> {
     check_shape(segment)?;
-    Ok(segment.replace("%3A", ":").replace("%3a", ":"))
+    Ok(match segment.contains('%') {
+        true => Cow::Owned(segment.replace("%3A", ":").replace("%3a", ":")),
+        false => Cow::Borrowed(segment),
+    })
 }
 
 fn check_shape(segment: &str) -> Result<(), PathError> {

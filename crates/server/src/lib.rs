@@ -72,6 +72,7 @@ pub fn serve(start: Start) -> anyhow::Result<()> {
         .build()?;
     let served = runtime.block_on(run(start));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    log::flush();
     served
 }
 

@@ -43,7 +43,6 @@ const FORM_WITHIN: Duration = Duration::from_secs(10);
 const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// Bytes of a request's head.
 const HEAD: usize = 64 * 1024;
-const HEADERS: usize = 100;
 const STREAMS: u32 = 256;
 /// Bytes that the kernel takes from us before it has sent them: without a bound, thousands of slow readers fill its memory.
 #[cfg(target_os = "linux")]
@@ -94,12 +93,12 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, stop: Cancellation
 
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
+    // The library's own bound is 100 headers; saying so would cost each request the clearing of a list.
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD)
-        .max_headers(HEADERS)
         .half_close(false);
     builder
         .http2()
@@ -165,8 +164,9 @@ async fn respond(
     });
     // One request's panic is no reason to break the connection; nothing half-done is kept, and no lock of ours is poisoned.
     let reply = served.catch_unwind().await.unwrap_or_else(|_| engine.panicked(peer));
-    let log = log(&engine, &head, &reply, since);
     let Reply { answer, body, facts } = reply;
+    let fetched = facts.fetched;
+    let log = log(&engine, &head, &answer, facts, since);
     let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut response = http::Response::new(Outgoing {
         source: match body {
@@ -176,7 +176,7 @@ async fn respond(
         log: Some(Box::new(log)),
         since,
         engine,
-        fetched: facts.fetched,
+        fetched,
         expected: expected.unwrap_or(0),
     });
     *response.status_mut() = answer.status;
@@ -197,10 +197,11 @@ async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
 fn log(
     engine: &Engine<Native>,
     head: &http::request::Parts,
-    reply: &Reply<Body>,
+    answer: &Answer,
+    facts: Facts,
     since: Instant,
 ) -> RequestLog {
-    let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
+    let Facts { route, client, address, source, verdict, reason, internal, .. } = facts;
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     RequestLog {
         client,
@@ -210,7 +211,7 @@ fn log(
         target: Text::new(&access::loggable(&engine.host().config(), target)),
         user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
         source,
-        status: reply.answer.status.as_u16(),
+        status: answer.status.as_u16(),
         verdict,
         reason,
         internal: internal.map(|internal| Text::new(&internal)),

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use entrepot_core::event::{Event, RequestLog};
+use entrepot_core::answer::Verdict;
+use entrepot_core::event::{Event, Labels, RequestLog};
 use entrepot_core::limit::Bucket;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -13,8 +15,27 @@ use prometheus_client::registry::Registry;
 
 use crate::store::Store;
 
-type Labels = Vec<(&'static str, String)>;
-type Counters = Family<Labels, Counter>;
+type Counters = Family<Vec<(&'static str, String)>, Counter>;
+
+/// Labels that no request has to spell.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Answered(Labels);
+
+impl EncodeLabelSet for Answered {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
+        self.0.pairs().encode(encoder)
+    }
+}
+
+/// How bytes came to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sent(Option<Verdict>);
+
+impl EncodeLabelSet for Sent {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
+        [("verdict", self.0.map_or("none", Verdict::label))].encode(encoder)
+    }
+}
 
 /// Seconds.
 const FIRST_BYTE: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -23,8 +44,8 @@ const FIRST_BYTE: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Counters,
-    sent_bytes: Counters,
+    requests: Family<Answered, Counter>,
+    sent_bytes: Family<Sent, Counter>,
     first_byte: Histogram,
     upstream_requests: Counters,
     upstream_bytes: Counters,
@@ -45,13 +66,15 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::with_prefix("entrepot");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let sent_bytes = Family::default();
+        registry.register("sent_bytes", "Body bytes sent to clients, by verdict", sent_bytes.clone());
         let mut counters = |name: &str, help: &str| {
             let family = Counters::default();
             registry.register(name, help, family.clone());
             family
         };
-        let requests = counters("requests", "Requests answered");
-        let sent_bytes = counters("sent_bytes", "Body bytes sent to clients, by verdict");
         let upstream_requests =
             counters("upstream_requests", "Conversations with upstreams, by source, route and outcome");
         let upstream_bytes = counters("upstream_bytes", "Blob bytes fetched, verified and kept, by source");
@@ -108,10 +131,8 @@ impl Metrics {
     }
 
     pub(crate) fn request(&self, log: &RequestLog) {
-        let labels = log.labels().map(|(name, value)| (name, value.to_owned()));
-        self.requests.get_or_create(&labels.to_vec()).inc();
-        let verdict = log.verdict.map_or("none", |verdict| verdict.label());
-        self.sent_bytes.get_or_create(&vec![("verdict", verdict.to_owned())]).inc_by(log.bytes);
+        self.requests.get_or_create(&Answered(log.labels())).inc();
+        self.sent_bytes.get_or_create(&Sent(log.verdict)).inc_by(log.bytes);
         self.first_byte.observe(log.first_byte.as_secs_f64());
     }
 

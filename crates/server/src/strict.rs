@@ -46,18 +46,30 @@ impl<S> Strict<S> {
 }
 
 impl Seen {
-    fn pass(self, byte: &mut u8) -> Seen {
-        let last = match self {
+    fn pass(self, bytes: &mut [u8]) -> Seen {
+        let (last, bytes) = match self {
             Seen::Http2 => return Seen::Http2,
-            Seen::Start(at, _) if HTTP_2.get(at) == Some(byte) => {
-                return if at + 1 == HTTP_2.len() { Seen::Http2 } else { Seen::Start(at + 1, *byte) };
+            Seen::Lines(last) => (last, bytes),
+            Seen::Start(at, last) => {
+                let same = bytes.iter().zip(&HTTP_2[at..]).take_while(|(byte, known)| byte == known).count();
+                let last = if same > 0 { bytes[same - 1] } else { last };
+                match at + same {
+                    at if at == HTTP_2.len() => return Seen::Http2,
+                    at if same == bytes.len() => return Seen::Start(at, last),
+                    _ => (last, &mut bytes[same..]),
+                }
             }
-            Seen::Start(_, last) | Seen::Lines(last) => last,
         };
-        if *byte == b'\n' && last != b'\r' {
-            *byte = 0;
+        let mut from = 0;
+        while let Some(found) = memchr::memchr(b'\n', &bytes[from..]) {
+            let at = from + found;
+            let before = if at > 0 { bytes[at - 1] } else { last };
+            if before != b'\r' {
+                bytes[at] = 0;
+            }
+            from = at + 1;
         }
-        Seen::Lines(*byte)
+        Seen::Lines(bytes.last().copied().unwrap_or(last))
     }
 }
 
@@ -69,13 +81,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if !matches!(self.seen, Seen::Http2) {
-            let mut seen = self.seen;
-            for byte in &mut buf.filled_mut()[before..] {
-                seen = seen.pass(byte);
-            }
-            self.seen = seen;
-        }
+        self.seen = self.seen.pass(&mut buf.filled_mut()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -125,10 +131,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 mod tests {
     use super::*;
 
+    /// In pieces of every size.
     fn through(bytes: &[u8]) -> Vec<u8> {
-        let mut bytes = bytes.to_vec();
-        bytes.iter_mut().fold(Seen::Start(0, 0), |seen, byte| seen.pass(byte));
-        bytes
+        let in_pieces = |size| {
+            let mut bytes = bytes.to_vec();
+            bytes.chunks_mut(size).fold(Seen::Start(0, 0), |seen, piece| seen.pass(piece));
+            bytes
+        };
+        let whole = in_pieces(bytes.len());
+        for size in 1..bytes.len() {
+            assert_eq!(in_pieces(size), whole, "{size}");
+        }
+        whole
     }
 
     /// T-HC3: what ends a line for one reader only ends it for none.

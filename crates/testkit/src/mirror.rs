@@ -164,6 +164,16 @@ impl Mirror {
             .into_owned()
     }
 
+    /// The log once all of `texts` are in it, within five seconds: a request's line comes a moment after its answer.
+    pub fn log_with(&self, texts: &[&str]) -> String {
+        let has_all = |mirror: &Mirror| {
+            let log = mirror.log();
+            texts.iter().all(|text| log.contains(text))
+        };
+        self.wait_until(Duration::from_secs(5), &format!("the log says {texts:?}"), has_all);
+        self.log()
+    }
+
     /// Panics if the process has been stopped.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the mirror runs").id()

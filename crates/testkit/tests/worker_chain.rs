@@ -120,9 +120,11 @@ async fn a_second_pull_reaches_neither_home_nor_the_registry() {
 
     pull(&edge, "v1", &image).await;
     stored(&edge, &digests(&image));
-    let log = home.log();
+    let paths = ["manifests/v1".to_owned()].into_iter().chain(blobs(&image).map(|(path, _)| path));
+    let paths: Vec<String> = paths.collect();
+    let log = home.log_with(&paths.iter().map(String::as_str).collect::<Vec<_>>());
     let told = |line: &&str| line.contains("\"client\":\"edge\"") && line.contains(CLIENT);
-    for path in ["manifests/v1".to_owned()].into_iter().chain(blobs(&image).map(|(path, _)| path)) {
+    for path in paths {
         let mut lines = log.lines().filter(|line| line.contains(&path));
         assert!(lines.any(|line| told(&line)), "home was not told for whom it is asked for {path}:\n{log}");
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_engine::ports::Meta;
+use entrepot_engine::ports::{Meta, Record};
 use serde::{Deserialize, Serialize};
 use worker::{SqlStorage, SqlStorageValue};
 
@@ -63,22 +63,22 @@ impl Records {
 }
 
 impl Meta for Records {
-    async fn get(&self, key: &str) -> Option<Bytes> {
+    async fn get(&self, key: &str) -> Option<Record> {
         if let Some(table) = self.own(key) {
-            return table.get(key);
+            return table.get(key).map(Record::new);
         }
         let place = self.front.record(key);
         if let Some(response) = self.front.get(&place).await
             && let Ok(bytes) = worker::Response::from(response).bytes().await
         {
-            return Some(bytes.into());
+            return Some(Record::new(bytes));
         }
         let value = self.stubs.repository(repository(key)).ask("get", key.as_bytes()).await.ok()??;
         let (front, kept) = (self.front.clone(), value.clone());
         self.spawn.run(async move {
             front.put(&place, front::Body::Bytes(&kept), kept.len() as u64, FRONT).await;
         });
-        Some(value)
+        Some(Record::new(value))
     }
 
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {

@@ -51,7 +51,7 @@ pub fn entrance<'a>(
     });
     let by_path = find(&config.access.secret_paths, first);
     let rest = if by_path.is_some() { &path[1 + first.len()..] } else { path };
-    if words(rest).any(|(_, word)| is_secret(config, word)) {
+    if has_secrets(config) && words(rest).any(|(_, word)| is_secret(config, word)) {
         let public = "there is a secret in this path where a name belongs; it goes right behind the host";
         return Err(Failure::new(Reason::NameUnknown, public));
     }
@@ -66,13 +66,12 @@ pub fn entrance<'a>(
 /// A request's target as it may be logged: without secrets wherever they stand, and, where secrets are taken from paths,
 /// without a first part that might be meant as one.
 pub fn loggable<'t>(config: &Config, target: &'t str) -> Cow<'t, str> {
-    let access = &config.access;
-    if access.secret_hosts.is_empty() && access.secret_paths.is_empty() {
+    if !has_secrets(config) {
         return Cow::Borrowed(target);
     }
     let mut hidden: Vec<(usize, usize)> = Vec::new();
     let first = target.strip_prefix('/').unwrap_or_default().split(['/', '?']).next().unwrap_or_default();
-    if !access.secret_paths.is_empty() && !is_ordinary(config, first) {
+    if !config.access.secret_paths.is_empty() && !is_ordinary(config, first) {
         hidden.push((1, 1 + first.len()));
     }
     let after = hidden.last().map_or(0, |(_, end)| *end);
@@ -112,6 +111,10 @@ fn find<'c>(clients: &'c [ClientToken], presented: &str) -> Option<&'c str> {
         }
     }
     found
+}
+
+fn has_secrets(config: &Config) -> bool {
+    !config.access.secret_hosts.is_empty() || !config.access.secret_paths.is_empty()
 }
 
 fn is_letter(byte: u8) -> bool {

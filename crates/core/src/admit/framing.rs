@@ -1,5 +1,7 @@
 //! What a request's head must look like before anything in it is believed (T-HC1, T-HC2, T-HC3).
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{Method, Version};
@@ -10,7 +12,7 @@ use crate::failure::{Failure, Reason};
 const MAX_HOST: usize = 260;
 
 /// Checks version, target form, host and body framing; answers the host in lower case, with its port if it has one.
-pub(super) fn check(head: &Parts) -> Result<String, Failure> {
+pub(super) fn check(head: &Parts) -> Result<Cow<'_, str>, Failure> {
     if head.version < Version::HTTP_11 {
         return Err(invalid("HTTP/1.1 or newer is needed"));
     }
@@ -50,7 +52,7 @@ fn digits(text: &[u8]) -> Option<u64> {
 }
 
 /// Exactly one `Host` in HTTP/1.1; in HTTP/2 `:authority`, `Host`, or both if they agree.
-fn host(head: &Parts) -> Result<String, Failure> {
+fn host(head: &Parts) -> Result<Cow<'_, str>, Failure> {
     let mut hosts = values(head, &header::HOST);
     let by_header = hosts.next();
     if hosts.next().is_some() {
@@ -68,7 +70,7 @@ fn host(head: &Parts) -> Result<String, Failure> {
 }
 
 /// `host[:port]`, where host is a name, an IPv4 address, or an IPv6 one in brackets; without userinfo.
-fn parse_host(text: &[u8]) -> Result<String, Failure> {
+fn parse_host(text: &[u8]) -> Result<Cow<'_, str>, Failure> {
     let wrong = || invalid("the Host is not of the form host[:port]");
     let text = std::str::from_utf8(text).ok().filter(|text| text.len() <= MAX_HOST).ok_or_else(wrong)?;
     let (name, port) = match text.strip_prefix('[') {
@@ -86,7 +88,13 @@ fn parse_host(text: &[u8]) -> Result<String, Failure> {
         None => port.is_empty(),
         Some(port) => digits(port.as_bytes()).is_some_and(|port| (1..=65_535).contains(&port)),
     };
-    if name_fits && port_fits { Ok(text.to_ascii_lowercase()) } else { Err(wrong()) }
+    match name_fits && port_fits {
+        true if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            Ok(Cow::Owned(text.to_ascii_lowercase()))
+        }
+        true => Ok(Cow::Borrowed(text)),
+        false => Err(wrong()),
+    }
 }
 
 fn values<'h>(head: &'h Parts, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {

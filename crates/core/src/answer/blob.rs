@@ -4,11 +4,11 @@ use entrepot_oci::digest::Digest;
 use entrepot_oci::media;
 use entrepot_oci::range::{self, ByteSpan, RangeRequest};
 use http::StatusCode;
-use http::header;
+use http::header::{self, HeaderValue};
 
-use super::condition::{EntityTags, etag, if_range_holds};
-use super::manifest::{Believed, set_digest};
-use super::{Answer, Served};
+use super::condition::{EntityTags, if_range_holds};
+use super::manifest::Believed;
+use super::{Answer, NO_STORE, Served};
 
 /// The head of a blob, and which of its bytes follow.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub fn blob(
         (Some(size), Some(range)) => partial(digest, size, range, served),
         (Some(size), None) => {
             let mut head = typed(StatusCode::OK, digest, served);
-            head.set(header::CONTENT_LENGTH, size.to_string());
+            head.set_length(size);
             BlobAnswer { head, span: Some(ByteSpan { start: 0, end: size }) }
         }
         (None, _) => {
@@ -51,7 +51,7 @@ fn partial(digest: &Digest, size: u64, range: RangeRequest, served: &Served<'_>)
     match range.resolve(size) {
         Ok(span) => {
             let mut head = typed(StatusCode::PARTIAL_CONTENT, digest, served);
-            head.set(header::CONTENT_LENGTH, span.len().to_string());
+            head.set_length(span.len());
             if let Some(range) = span.content_range(size) {
                 head.set(header::CONTENT_RANGE, range.to_string());
             }
@@ -60,8 +60,8 @@ fn partial(digest: &Digest, size: u64, range: RangeRequest, served: &Served<'_>)
         Err(_) => {
             let mut head = Answer::new(StatusCode::RANGE_NOT_SATISFIABLE);
             head.set(header::CONTENT_RANGE, range::unsatisfied(size));
-            head.set(header::CACHE_CONTROL, "no-store");
-            head.set(header::CONTENT_LENGTH, "0");
+            head.put(header::CACHE_CONTROL, NO_STORE);
+            head.set_length(0);
             served.write(&mut head);
             BlobAnswer { head, span: None }
         }
@@ -70,16 +70,15 @@ fn partial(digest: &Digest, size: u64, range: RangeRequest, served: &Served<'_>)
 
 fn typed(status: StatusCode, digest: &Digest, served: &Served<'_>) -> Answer {
     let mut answer = head(status, digest, served);
-    answer.set(header::CONTENT_TYPE, media::OCTET_STREAM);
-    answer.set(header::ACCEPT_RANGES, "bytes");
+    answer.put(header::CONTENT_TYPE, const { HeaderValue::from_static(media::OCTET_STREAM) });
+    answer.put(header::ACCEPT_RANGES, const { HeaderValue::from_static("bytes") });
     answer
 }
 
 fn head(status: StatusCode, digest: &Digest, served: &Served<'_>) -> Answer {
     let mut answer = Answer::new(status);
-    set_digest(&mut answer, digest);
-    answer.set(header::ETAG, etag(digest));
-    served.cache_control(&mut answer, &Believed::Forever.cache_control());
+    answer.set_digest(digest);
+    served.cache_control(&mut answer, Believed::Forever);
     served.write(&mut answer);
     answer
 }

@@ -16,7 +16,7 @@ pub enum EntityTags {
 
 /// The entity tag of an object.
 pub fn etag(digest: &Digest) -> String {
-    format!("\"{digest}\"")
+    ["\"", digest.text().as_str(), "\""].concat()
 }
 
 impl EntityTags {
@@ -39,8 +39,8 @@ impl EntityTags {
         match self {
             EntityTags::Any => true,
             EntityTags::Tags(tags) => {
-                let own = digest.to_string();
-                tags.contains(&own)
+                let own = digest.text();
+                tags.iter().any(|tag| tag == own.as_str())
             }
         }
     }

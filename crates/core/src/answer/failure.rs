@@ -4,8 +4,8 @@ use entrepot_oci::error::{self, ErrorCode};
 use http::StatusCode;
 use http::header;
 
-use super::Answer;
 use super::trace::{Trace, seconds_up, write_limit, write_namespace, write_trace};
+use super::{Answer, NO_STORE};
 use crate::access;
 use crate::config::Config;
 use crate::failure::{Failure, Reason};
@@ -101,7 +101,7 @@ pub fn failure(failure: &Failure, context: &FailureContext<'_>) -> Answer {
     let (status, code) = status_and_code(failure.reason);
     let body = error::body(&[(code, &failure.public, None)]);
     let mut answer = Answer::new(status).json(body, context.head_only);
-    answer.set(header::CACHE_CONTROL, "no-store");
+    answer.put(header::CACHE_CONTROL, NO_STORE);
     if let Some(seconds) = retry_after(failure, status) {
         answer.set(header::RETRY_AFTER, seconds.to_string());
     }

@@ -51,7 +51,7 @@ pub fn referrers(
 ) -> Answer {
     let mut answer = Answer::new(StatusCode::OK);
     answer.set(header::CONTENT_TYPE, media::OCI_INDEX);
-    answer.set(header::CONTENT_LENGTH, body.len().to_string());
+    answer.set_length(body.len() as u64);
     if filtered {
         answer.set(OCI_FILTERS_APPLIED, "artifactType");
     }
@@ -66,7 +66,7 @@ fn finish(answer: &mut Answer, next: Option<&str>, left: Duration, served: &Serv
     if let Some(next) = next {
         answer.set(header::LINK, format!("<{next}>; rel=\"next\""));
     }
-    served.cache_control(answer, &Believed::For(left).cache_control());
+    served.cache_control(answer, Believed::For(left));
     served.write(answer);
 }
 

@@ -6,13 +6,11 @@ use entrepot_oci::digest::Digest;
 use entrepot_oci::media::{Accept, MediaType};
 use entrepot_oci::name::Reference;
 use http::StatusCode;
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderValue};
 
-use super::condition::{EntityTags, etag};
-use super::{Answer, Served};
+use super::condition::EntityTags;
+use super::{Answer, NO_STORE, Served};
 use crate::failure::{Failure, Reason};
-
-const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// What a manifest's head says.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +31,15 @@ pub enum Believed {
 }
 
 impl Believed {
-    pub(super) fn cache_control(self) -> String {
+    pub(super) fn cache_control(self) -> HeaderValue {
+        const FOREVER: HeaderValue =
+            HeaderValue::from_static("public, max-age=31536000, immutable, no-transform");
         match self {
-            Believed::Forever => "public, max-age=31536000, immutable, no-transform".to_owned(),
-            Believed::For(left) => format!("public, max-age={}, no-transform", left.as_secs()),
+            Believed::Forever => FOREVER,
+            Believed::For(left) => {
+                HeaderValue::try_from(format!("public, max-age={}, no-transform", left.as_secs()))
+                    .unwrap_or(NO_STORE)
+            }
         }
     }
 }
@@ -51,13 +54,12 @@ pub fn manifest(
 ) -> Answer {
     let unchanged = if_none_match.is_some_and(|tags| tags.matches(&facts.digest));
     let mut answer = Answer::new(if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK });
-    answer.set(DOCKER_CONTENT_DIGEST, facts.digest.to_string());
-    answer.set(header::ETAG, etag(&facts.digest));
+    answer.set_digest(&facts.digest);
     if !unchanged {
         answer.set(header::CONTENT_TYPE, facts.media_type.as_str());
-        answer.set(header::CONTENT_LENGTH, facts.size.to_string());
+        answer.set_length(facts.size);
     }
-    served.cache_control(&mut answer, &believed.cache_control());
+    served.cache_control(&mut answer, believed);
     served.write(&mut answer);
     answer
 }
@@ -76,8 +78,4 @@ pub fn negotiate(accept: &Accept, reference: &Reference, media_type: &MediaType)
             "the tag names a {media_type}, which the Accept header does not allow: add it, or ask for a digest"
         ),
     ))
-}
-
-pub(super) fn set_digest(answer: &mut Answer, digest: &Digest) {
-    answer.set(DOCKER_CONTENT_DIGEST, digest.to_string());
 }

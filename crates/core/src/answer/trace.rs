@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
 
-use super::Answer;
+use super::{Answer, Believed};
 use crate::failure::Reason;
 use crate::limit;
 
@@ -147,21 +147,27 @@ impl<'a> Served<'a> {
     }
 
     /// `public` is what is said of it when anyone may have it.
-    pub(super) fn cache_control(&self, answer: &mut Answer, public: &str) {
-        answer.set(header::CACHE_CONTROL, if self.credentialed { "private, no-store" } else { public });
+    pub(super) fn cache_control(&self, answer: &mut Answer, public: Believed) {
+        const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+        let value = if self.credentialed { PRIVATE } else { public.cache_control() };
+        answer.put(header::CACHE_CONTROL, value);
     }
 }
 
 pub(super) fn write_trace(answer: &mut Answer, trace: &Trace) {
-    answer.set(CACHE_STATUS, trace.cache_status());
-    answer.set(
+    if *trace == Trace::new(Verdict::Hit) {
+        answer.put(CACHE_STATUS, const { HeaderValue::from_static("entrepot; hit") });
+    } else {
+        answer.set(CACHE_STATUS, trace.cache_status());
+    }
+    answer.put(
         X_CACHE,
         match trace.verdict {
-            Verdict::Hit => "HIT",
-            Verdict::Miss => "MISS",
-            Verdict::Stale => "STALE",
-            Verdict::Revalidated => "REVALIDATED",
-            Verdict::Bypass => "BYPASS",
+            Verdict::Hit => const { HeaderValue::from_static("HIT") },
+            Verdict::Miss => const { HeaderValue::from_static("MISS") },
+            Verdict::Stale => const { HeaderValue::from_static("STALE") },
+            Verdict::Revalidated => const { HeaderValue::from_static("REVALIDATED") },
+            Verdict::Bypass => const { HeaderValue::from_static("BYPASS") },
         },
     );
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use entrepot_engine::ports::Record;
 use entrepot_oci::Digest;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -45,7 +45,7 @@ pub(crate) struct Index {
     path: PathBuf,
     writes: mpsc::Sender<Write>,
     link: Arc<Link>,
-    hot: quick_cache::sync::Cache<Box<str>, Option<Bytes>, Weight>,
+    hot: quick_cache::sync::Cache<Box<str>, Option<Record>, Weight>,
     objects: quick_cache::sync::Cache<Digest, Entry>,
 }
 
@@ -91,16 +91,17 @@ impl Drop for Lent<'_> {
 #[derive(Default)]
 struct Pending {
     tickets: u64,
-    records: HashMap<Box<str>, (u64, Option<Bytes>)>,
+    records: HashMap<Box<str>, (u64, Option<Record>)>,
     objects: HashMap<Digest, (u64, Option<Entry>)>,
 }
 
 #[derive(Clone)]
 struct Weight;
 
-impl quick_cache::Weighter<Box<str>, Option<Bytes>> for Weight {
-    fn weight(&self, key: &Box<str>, value: &Option<Bytes>) -> u64 {
-        (key.len() + value.as_ref().map_or(0, Bytes::len) + 64) as u64
+impl quick_cache::Weighter<Box<str>, Option<Record>> for Weight {
+    fn weight(&self, key: &Box<str>, value: &Option<Record>) -> u64 {
+        // What it means takes about as much as how it is written.
+        (key.len() + value.as_ref().map_or(0, |value| 2 * value.bytes().len() + 128) + 64) as u64
     }
 }
 
@@ -180,7 +181,7 @@ impl Index {
     }
 
     /// The record, if memory knows: `Some(None)` says that there is none.
-    pub(crate) fn cached(&self, key: &str) -> Option<Option<Bytes>> {
+    pub(crate) fn cached(&self, key: &str) -> Option<Option<Record>> {
         if let Some(known) = self.hot.get(key) {
             return Some(known);
         }
@@ -188,7 +189,7 @@ impl Index {
     }
 
     /// The record, from the database. Blocks.
-    pub(crate) fn load(&self, key: &str, now: i64) -> Option<Bytes> {
+    pub(crate) fn load(&self, key: &str, now: i64) -> Option<Record> {
         let before = self.link.pending.lock().tickets;
         let value = self.read(|connection| {
             connection
@@ -199,7 +200,7 @@ impl Index {
                 .optional()
         });
         let readable = value.is_some();
-        let value = value.flatten().map(Bytes::from);
+        let value = value.flatten().map(Record::new);
         let pending = self.link.pending.lock();
         if let Some((_, pending)) = pending.records.get(key) {
             return pending.clone();
@@ -212,7 +213,7 @@ impl Index {
     }
 
     /// `None` removes the record.
-    pub(crate) fn put(&self, key: &str, value: Option<Bytes>, expires: Option<i64>) {
+    pub(crate) fn put(&self, key: &str, value: Option<Record>, expires: Option<i64>) {
         let mut pending = self.link.pending.lock();
         pending.tickets += 1;
         let ticket = pending.tickets;

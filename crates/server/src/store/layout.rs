@@ -185,7 +185,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 impl Stamp {
-    fn of(meta: &fs::Metadata) -> Stamp {
+    pub(super) fn of(meta: &fs::Metadata) -> Stamp {
         let nanoseconds = |seconds: i64, more| seconds.saturating_mul(1_000_000_000).saturating_add(more);
         Stamp {
             size: meta.len(),

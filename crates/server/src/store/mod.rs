@@ -7,6 +7,7 @@ mod fill;
 mod hashing;
 mod index;
 mod layout;
+mod recent;
 mod space;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use entrepot_core::failure::Failure;
-use entrepot_engine::ports::{Blobs, Claim, Follower, Meta, Stored};
+use entrepot_engine::ports::{Blobs, Claim, Follower, Meta, Record, Stored};
 use entrepot_oci::Digest;
 use entrepot_oci::range::ByteSpan;
 use parking_lot::Mutex;
@@ -39,10 +40,9 @@ use body::Chunks;
 use fill::{Fill, Place};
 use index::{Entry, Index};
 use layout::{Layout, Stamp, rehash};
+use recent::{Opened, Recent};
 use space::{NoPlace, Room, Space};
 
-/// Bytes of manifests kept in memory.
-const HOT: u64 = 8 << 20;
 /// Files hashed anew at one time, because the index does not vouch for them.
 const ADOPTING: usize = 2;
 
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     adopting: Semaphore,
     /// Uses not yet in the index.
     touched: Mutex<HashMap<Digest, u64>>,
-    hot: quick_cache::sync::Cache<Digest, Bytes, Weight>,
+    recent: Recent,
     space: Mutex<Space>,
     limits: Mutex<Limits>,
     troubled: AtomicBool,
@@ -87,15 +87,6 @@ pub(crate) struct Counts {
     pub(crate) evicted: AtomicU64,
     pub(crate) quarantined: AtomicU64,
     pub(crate) troubles: AtomicU64,
-}
-
-#[derive(Clone)]
-struct Weight;
-
-impl quick_cache::Weighter<Digest, Bytes> for Weight {
-    fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
-        bytes.len() as u64 + 128
-    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -132,7 +123,7 @@ impl Store {
             books: Mutex::default(),
             adopting: Semaphore::new(ADOPTING),
             touched: Mutex::default(),
-            hot: quick_cache::sync::Cache::with_weighter(4096, HOT, Weight),
+            recent: Recent::default(),
             space: Mutex::new(Space { used, reserved: 0 }),
             limits: Mutex::new(limits),
             troubled: AtomicBool::new(false),
@@ -194,7 +185,7 @@ impl Store {
 }
 
 impl Meta for Store {
-    async fn get(&self, key: &str) -> Option<Bytes> {
+    async fn get(&self, key: &str) -> Option<Record> {
         if let Some(known) = self.0.index.cached(key) {
             return known;
         }
@@ -204,7 +195,7 @@ impl Meta for Store {
 
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {
         let expires = keep.map(|keep| seconds().saturating_add(keep.as_secs().max(1)) as i64);
-        self.0.index.put(&key, Some(value), expires);
+        self.0.index.put(&key, Some(Record::new(value)), expires);
     }
 
     async fn remove(&self, key: &str) {
@@ -241,12 +232,12 @@ impl Blobs for Store {
     }
 
     async fn stored(&self, digest: Digest) -> Option<Object> {
-        let (file, stamp, pin) = self.opened(digest).await?;
-        Some(Object { file, stamp, pin, share: self.0.chunks.share() })
+        let (opened, pin) = self.opened(digest).await?;
+        Some(Object { file: opened.file.clone(), stamp: opened.stamp, pin, share: self.0.chunks.share() })
     }
 
     async fn keep(&self, digest: Digest, bytes: Bytes) {
-        self.0.hot.insert(digest, bytes.clone());
+        self.0.recent.keep(digest, bytes.clone());
         let kept = self.0.on_disk(move |shared| shared.keep(digest, &bytes)).await;
         if let Some(Err(NoPlace::Disk(error))) = kept {
             self.0.trouble(&error);
@@ -254,24 +245,23 @@ impl Blobs for Store {
     }
 
     async fn read(&self, digest: Digest, max: usize) -> Option<Bytes> {
-        if let Some(bytes) = self.0.hot.get(&digest) {
-            self.0.touch(digest);
+        if let Some(bytes) = self.0.small(digest) {
             return Some(bytes);
         }
-        let (file, stamp, pin) = self.opened(digest).await?;
-        let size = usize::try_from(stamp.size).ok().filter(|&size| size <= max)?;
+        let (opened, pin) = self.opened(digest).await?;
+        let size = usize::try_from(opened.stamp.size).ok().filter(|&size| size <= max)?;
         let read = self.0.on_disk(move |_| {
             let mut bytes = vec![0; size];
-            match layout::read_at(&file, &mut bytes, 0) {
+            match layout::read_at(&opened.file, &mut bytes, 0) {
                 Ok(read) if read == size => Some(Bytes::from(bytes)),
                 _ => {
-                    pin.shared.quarantine(&digest, stamp, "it cannot be read");
+                    pin.shared.quarantine(&digest, opened.stamp, "it cannot be read");
                     None
                 }
             }
         });
         let bytes = read.await.flatten()?;
-        self.0.hot.insert(digest, bytes.clone());
+        self.0.recent.keep(digest, bytes.clone());
         Some(bytes)
     }
 
@@ -287,17 +277,21 @@ impl Store {
 
     /// The object's file, if it is there and can be trusted. One that the index does not vouch for is hashed first, for as
     /// long as that takes.
-    async fn opened(&self, digest: Digest) -> Option<(File, Stamp, Pin)> {
-        if let Found::Sound(file, stamp, pin) = self.0.on_disk(move |shared| shared.open(digest)).await?? {
-            return Some((file, stamp, pin));
+    async fn opened(&self, digest: Digest) -> Option<(Arc<Opened>, Pin)> {
+        if let Some(found) = self.0.at_hand(digest) {
+            return Some(found);
+        }
+        if let Found::Sound(opened, pin) = self.0.on_disk(move |shared| shared.open(digest)).await?? {
+            return Some((opened, pin));
         }
         // Who waited here for another's hashing finds it done.
         let _turn = self.0.adopting.acquire().await.ok()?;
         match self.0.on_disk(move |shared| shared.open(digest)).await?? {
-            Found::Sound(file, stamp, pin) => Some((file, stamp, pin)),
+            Found::Sound(opened, pin) => Some((opened, pin)),
             Found::Unknown(file, stamp, pin) => {
                 let adopted = tokio::task::spawn_blocking(move || {
-                    pin.shared.adopt(digest, &file, stamp).then_some((file, stamp, pin))
+                    let sound = pin.shared.adopt(digest, &file, stamp);
+                    sound.then(|| (Arc::new(Opened::new(file, stamp)), pin))
                 });
                 adopted.await.ok()?
             }
@@ -308,7 +302,7 @@ impl Store {
 /// An object that is being served.
 #[derive(Debug)]
 pub(crate) struct Object {
-    file: File,
+    file: Arc<File>,
     stamp: Stamp,
     pin: Pin,
     share: body::Share,
@@ -323,7 +317,7 @@ impl Stored for Object {
 
     fn body(self, span: ByteSpan) -> Body {
         let keep = (self.pin, self.stamp);
-        body::from_file(Arc::new(self.file), span, self.share, keep, |(pin, stamp), error| {
+        body::from_file(self.file, span, self.share, keep, |(pin, stamp), error| {
             pin.shared.quarantine(&pin.digest, *stamp, &error.to_string());
         })
     }
@@ -399,9 +393,12 @@ impl Shared {
                 return None;
             }
         };
-        self.touch(digest);
-        let known = self.index.object(&digest).is_some_and(|known| known.stamp == stamp);
-        Some(if known { Found::Sound(file, stamp, pin) } else { Found::Unknown(file, stamp, pin) })
+        self.touched.lock().insert(digest, seconds());
+        if self.index.object(&digest).is_some_and(|known| known.stamp == stamp) {
+            Some(Found::Sound(self.recent.keep_open(digest, file, stamp), pin))
+        } else {
+            Some(Found::Unknown(file, stamp, pin))
+        }
     }
 
     /// A file that the index does not know, or knows otherwise: it is ours if its bytes hash to its name. Takes as long as
@@ -451,7 +448,7 @@ impl Shared {
 
     /// As [`Shared::discard`], for who holds the books.
     fn remove(&self, digest: &Digest) -> bool {
-        self.hot.remove(digest);
+        self.recent.forget(digest);
         if let Err(error) = self.layout.remove(digest) {
             self.trouble(&error);
             return false;
@@ -504,10 +501,6 @@ impl Shared {
         }
     }
 
-    fn touch(&self, digest: Digest) {
-        self.touched.lock().insert(digest, seconds());
-    }
-
     fn flush_touches(&self) {
         let touched = std::mem::take(&mut *self.touched.lock());
         self.index.touch(touched.into_iter().collect());
@@ -521,7 +514,7 @@ impl Shared {
 /// An object's file.
 enum Found {
     /// As the index knows it.
-    Sound(File, Stamp, Pin),
+    Sound(Arc<Opened>, Pin),
     /// The index does not know it, or knows it otherwise.
     Unknown(File, Stamp, Pin),
 }

@@ -481,9 +481,9 @@ async fn a_manifest_is_kept_once() {
         store.keep(digest, bytes.clone()).await;
     }
     assert_eq!(store.used(), 3_000);
-    store.0.hot.remove(&digest);
+    store.0.recent.forget(&digest);
     assert_eq!(store.read(digest, 3_000).await, Some(bytes));
-    store.0.hot.remove(&digest);
+    store.0.recent.forget(&digest);
     assert_eq!(store.read(digest, 2_999).await, None, "larger than asked for");
 }
 

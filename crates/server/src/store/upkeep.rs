@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use entrepot_engine::ports::Record;
 use entrepot_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +76,7 @@ impl Store {
     /// Hashes all objects, one after the other, so slowly that a round takes [`SCRUB_PERIOD`]. Goes on after a restart.
     async fn scrub_for_ever(&self) -> Infallible {
         let last = self.blocking(|shared| shared.index.load(SCRUBBED, seconds() as i64)).await.flatten();
-        let mut last = last.and_then(|last| std::str::from_utf8(&last).ok()?.parse().ok());
+        let mut last = last.and_then(|last| std::str::from_utf8(last.bytes()).ok()?.parse().ok());
         loop {
             let (next, bytes) =
                 self.blocking(move |shared| shared.scrub_after(last)).await.unwrap_or_default();
@@ -90,6 +90,7 @@ impl Store {
 
 impl Shared {
     fn round(&self) {
+        self.recent.close();
         self.flush_touches();
         self.index.purge(seconds() as i64);
         self.make_room(0);
@@ -187,7 +188,7 @@ impl Shared {
             Ok(false) => self.quarantine(&digest, stamp, "its bytes have rotted"),
             Err(error) => self.quarantine(&digest, stamp, &error.to_string()),
         }
-        self.index.put(SCRUBBED, Some(Bytes::from(digest.to_string())), None);
+        self.index.put(SCRUBBED, Some(Record::new(digest.to_string())), None);
         (Some(digest), entry.stamp.size)
     }
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::integrity;
 use entrepot_core::upstream::Fault;
-use entrepot_engine::ports::{Blobs, Claim, Filled, Follower, Meta, Stored, Ticket};
+use entrepot_engine::ports::{Blobs, Claim, Filled, Follower, Meta, Record, Stored, Ticket};
 use entrepot_oci::Digest;
 use entrepot_oci::range::ByteSpan;
 
@@ -112,12 +112,12 @@ impl Store {
 }
 
 impl Meta for Store {
-    async fn get(&self, key: &str) -> Option<Bytes> {
+    async fn get(&self, key: &str) -> Option<Record> {
         let found = self.0.records.borrow().get(key).cloned();
         let now = self.0.clock.millis();
         self.0.clock.sleep(Duration::from_millis(self.0.lag.get())).await;
         let (value, until) = found?;
-        until.is_none_or(|until| now < until).then_some(value)
+        until.is_none_or(|until| now < until).then(|| Record::new(value))
     }
 
     async fn put(&self, key: String, value: Bytes, keep: Option<Duration>) {

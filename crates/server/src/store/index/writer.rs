@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use entrepot_engine::ports::Record;
 use entrepot_oci::Digest;
 use rusqlite::{Connection, params};
 
@@ -25,7 +25,7 @@ pub(super) const EXPIRING: i64 = 20_000;
 pub(super) enum Write {
     Put {
         key: Box<str>,
-        value: Option<Bytes>,
+        value: Option<Record>,
         expires: Option<i64>,
         ticket: u64,
     },
@@ -171,7 +171,7 @@ fn apply(connection: &Connection, write: &Write) -> rusqlite::Result<()> {
     match write {
         Write::Put { key, value: Some(value), expires, .. } => connection
             .prepare_cached("INSERT OR REPLACE INTO records (key, value, expires) VALUES (?1, ?2, ?3)")?
-            .execute(params![key, value.as_ref(), expires])?,
+            .execute(params![key, value.bytes().as_ref(), expires])?,
         Write::Put { key, value: None, .. } => {
             connection.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute([key])?
         }
