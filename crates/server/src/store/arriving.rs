@@ -8,8 +8,8 @@ use futures_util::FutureExt as _;
 
 use crate::client::Incoming;
 
-/// Bytes gathered for one write, more or less.
-pub(super) const BATCH: usize = 512 * 1024;
+/// Bytes gathered for one write at most, more or less. Each costs a switch to another thread and back.
+pub(super) const BATCH: usize = 1 << 20;
 /// How long bytes may wait for others. It bounds how often a slow fill wakes who follows it.
 const GATHER: Duration = Duration::from_millis(10);
 /// Bytes. What is smaller is copied: it would keep a whole read buffer of the connection alive.
@@ -23,6 +23,7 @@ pub(super) struct Arriving {
     /// Bytes that are held already.
     skip: u64,
     pace: Pace,
+    most: usize,
     begun: bool,
     ended: Option<Result<(), Fault>>,
 }
@@ -35,16 +36,16 @@ pub(super) struct Batch {
 }
 
 impl Arriving {
-    /// `body` without its first `skip` bytes. A pause longer than `stall` ends it.
-    pub(super) fn new(body: Incoming, skip: u64, stall: Duration) -> Arriving {
-        Arriving { body, skip, pace: Pace::new(stall), begun: false, ended: None }
+    /// `body` without its first `skip` bytes, in batches of about `most`. A pause longer than `stall` ends it.
+    pub(super) fn new(body: Incoming, skip: u64, stall: Duration, most: usize) -> Arriving {
+        Arriving { body, skip, pace: Pace::new(stall), most, begun: false, ended: None }
     }
 
     /// At least one byte; `None` at the end. The first bytes wait for no others.
     pub(super) async fn batch(&mut self) -> Result<Option<Batch>, Fault> {
         let mut gathered = Gathered::default();
         let mut due = None;
-        while gathered.bytes < BATCH && self.ended.is_none() {
+        while gathered.bytes < self.most && self.ended.is_none() {
             let next = match due {
                 None => self.pace.wait(self.body.next()).await,
                 Some(due) => match self.body.next().now_or_never() {

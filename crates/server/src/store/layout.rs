@@ -12,11 +12,15 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use entrepot_oci::{Algorithm, Digest, Hasher};
 use tempfile::NamedTempFile;
+
+/// Bytes that are reserved at once.
+pub(crate) const RESERVED: u64 = 8 << 20;
 
 /// The folder and its parts.
 #[derive(Clone, Debug)]
@@ -96,17 +100,19 @@ impl Layout {
         Ok(swept)
     }
 
-    /// A file for `size` bytes (if known), reserved at once so that a full disk shows before the first byte.
+    /// A file for `size` bytes (if known), for which there is space, so that a full disk shows before the first byte. The
+    /// first of them are reserved; [`reserve`] does the rest.
     pub(crate) fn temporary(&self, size: Option<u64>) -> io::Result<NamedTempFile> {
         failpoint("store::create")?;
         let file = NamedTempFile::with_prefix_in("fill-", self.root.join("tmp"))?;
         if let Some(size) = size.filter(|&size| size > 0) {
             failpoint("store::reserve")?;
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size) {
-                // Not every file system can reserve; the writes will tell.
-                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
-                Err(error) => return Err(error.into()),
+            let disk = rustix::fs::fstatvfs(&file)?;
+            // Some file systems do not say how large they are.
+            if disk.f_blocks > 0 && disk.f_bavail.saturating_mul(disk.f_frsize) < size {
+                return Err(io::ErrorKind::StorageFull.into());
             }
+            reserve(file.as_file(), 0..size.min(RESERVED))?;
         }
         Ok(file)
     }
@@ -174,6 +180,19 @@ impl Layout {
             })
         })
     }
+}
+
+/// Reserves a stretch of a file, in steps: file systems in memory make all the pages, and nobody can write meanwhile.
+pub(crate) fn reserve(file: &File, stretch: Range<u64>) -> io::Result<()> {
+    for from in stretch.clone().step_by(RESERVED as usize) {
+        let bytes = RESERVED.min(stretch.end - from);
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, bytes) {
+            // Not every file system can reserve; the writes will tell.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 fn folders(path: PathBuf) -> impl Iterator<Item = PathBuf> {

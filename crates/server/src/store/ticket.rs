@@ -19,7 +19,7 @@ use super::Shared;
 use super::arriving::{Arriving, BATCH, Batch};
 use super::disk::PATIENCE;
 use super::fill::Fill;
-use super::layout::write_at;
+use super::layout::{RESERVED, reserve, write_at};
 use super::space::{NoPlace, Room, is_full};
 use crate::client::Incoming;
 
@@ -189,6 +189,11 @@ impl Ticket for FillTicket {
         let mut file = None;
         match made.await {
             Some(Ok((opened, temporary))) => {
+                if let Some(size) = size.filter(|size| *size > RESERVED) {
+                    let rest = opened.clone();
+                    // Where there turns out to be no space, the writes will tell.
+                    spawn_blocking(move || reserve(&rest, RESERVED..size));
+                }
                 file = Some(opened);
                 *self.temporary.lock() = Some(temporary);
             }
@@ -205,7 +210,8 @@ impl Ticket for FillTicket {
         let Some(skip) = wanted.start.checked_sub(offset) else {
             return Filled::Broken { received: wanted.start, fault: Fault::BadFraming };
         };
-        let body = Arriving::new(body, skip, stall);
+        let most = if self.size.is_none_or(|size| wanted.end == size) { BATCH } else { BATCH / 4 };
+        let body = Arriving::new(body, skip, stall, most);
         self.pump(body, wanted, stall * 2).await.unwrap_or_else(|ended| ended)
     }
 
