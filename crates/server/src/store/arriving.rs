@@ -2,22 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use entrepot_core::upstream::Fault;
 use futures_util::FutureExt as _;
 
 use crate::client::Incoming;
 
-/// Bytes gathered for one write at most, more or less. Each costs a switch to another thread and back.
-pub(super) const BATCH: usize = 1 << 20;
+/// Bytes gathered for one write, where as many come. Each write costs a switch to another thread and back.
+pub(super) const BATCH: usize = 512 * 1024;
 /// How long bytes may wait for others. It bounds how often a slow fill wakes who follows it.
 const GATHER: Duration = Duration::from_millis(10);
-/// Bytes. What is smaller is copied: it would keep a whole read buffer of the connection alive.
-const SMALL: usize = 16 * 1024;
 /// Bytes a second, averaged over a stall time-out, below which a body counts as stalled.
 const SLOWEST: u64 = 4 * 1024;
+/// Batches that are worth keeping for those to come: one is gathered while another is written.
+const SPARE: usize = 2;
 
-/// See the module.
+/// See the module. The bytes are copied: the connection reads into the same memory again as soon as it is let go of, and
+/// that is worth more than the copy, as fresh memory has to be cleared first.
 pub(super) struct Arriving {
     body: Incoming,
     /// Bytes that are held already.
@@ -26,26 +27,22 @@ pub(super) struct Arriving {
     most: usize,
     begun: bool,
     ended: Option<Result<(), Fault>>,
-}
-
-/// Bytes that came in a row.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Batch {
-    pub(super) chunks: Vec<Bytes>,
-    pub(super) bytes: u64,
+    spare: Vec<BytesMut>,
 }
 
 impl Arriving {
-    /// `body` without its first `skip` bytes, in batches of about `most`. A pause longer than `stall` ends it.
+    /// `body` without its first `skip` bytes, in batches of `most` and what came with the last of them. A pause longer than
+    /// `stall` ends it.
     pub(super) fn new(body: Incoming, skip: u64, stall: Duration, most: usize) -> Arriving {
-        Arriving { body, skip, pace: Pace::new(stall), most, begun: false, ended: None }
+        let (pace, spare) = (Pace::new(stall), Vec::new());
+        Arriving { body, skip, pace, most, begun: false, ended: None, spare }
     }
 
     /// At least one byte; `None` at the end. The first bytes wait for no others.
-    pub(super) async fn batch(&mut self) -> Result<Option<Batch>, Fault> {
-        let mut gathered = Gathered::default();
+    pub(super) async fn batch(&mut self) -> Result<Option<Bytes>, Fault> {
+        let mut batch = self.spare.pop().unwrap_or_default();
         let mut due = None;
-        while gathered.bytes < self.most && self.ended.is_none() {
+        while batch.len() < self.most && self.ended.is_none() {
             let next = match due {
                 None => self.pace.wait(self.body.next()).await,
                 Some(due) => match self.body.next().now_or_never() {
@@ -64,52 +61,31 @@ impl Arriving {
                     self.pace.took(chunk.len());
                     let skipped = self.skip.min(chunk.len() as u64);
                     self.skip -= skipped;
-                    gathered.add(chunk.slice(skipped as usize..));
-                    if gathered.bytes > 0 {
+                    batch.extend_from_slice(&chunk[skipped as usize..]);
+                    if !batch.is_empty() {
                         due.get_or_insert_with(|| Instant::now() + GATHER);
                     }
                 }
             }
         }
-        match (gathered.bytes, self.ended) {
-            (0, Some(Err(fault))) => Err(fault),
-            (0, _) => Ok(None),
-            _ => {
+        match (batch.is_empty(), self.ended) {
+            (true, Some(Err(fault))) => Err(fault),
+            (true, _) => Ok(None),
+            (false, _) => {
                 self.begun = true;
-                Ok(Some(gathered.batch()))
+                Ok(Some(batch.freeze()))
             }
         }
     }
-}
 
-#[derive(Default)]
-struct Gathered {
-    chunks: Vec<Bytes>,
-    /// Copies of small ones that came last.
-    small: Vec<u8>,
-    bytes: usize,
-}
-
-impl Gathered {
-    fn add(&mut self, chunk: Bytes) {
-        self.bytes += chunk.len();
-        if chunk.len() < SMALL {
-            self.small.extend_from_slice(&chunk);
-        } else {
-            self.close();
-            self.chunks.push(chunk);
+    /// Takes the memory of a batch back that nobody needs any more.
+    pub(super) fn recycle(&mut self, batch: Bytes) {
+        if self.spare.len() < SPARE
+            && let Ok(mut memory) = batch.try_into_mut()
+        {
+            memory.clear();
+            self.spare.push(memory);
         }
-    }
-
-    fn close(&mut self) {
-        if !self.small.is_empty() {
-            self.chunks.push(std::mem::take(&mut self.small).into());
-        }
-    }
-
-    fn batch(mut self) -> Batch {
-        self.close();
-        Batch { chunks: self.chunks, bytes: self.bytes as u64 }
     }
 }
 

@@ -15,7 +15,6 @@ use entrepot_oci::Digest;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::arriving::Batch;
 use super::hashing::Hashing;
 
 /// Bytes held back from followers until the digest matches.
@@ -217,12 +216,13 @@ impl Fill {
     }
 
     /// Offers a batch through the window.
-    pub(super) fn offer(&self, batch: Batch) {
+    pub(crate) fn offer(&self, batch: Bytes) {
+        let bytes = batch.len() as u64;
         if let Some(window) = &mut self.inner.lock().window {
-            window.bytes += batch.bytes;
-            window.chunks.extend(batch.chunks);
+            window.bytes += bytes;
+            window.chunks.push_back(batch);
         }
-        self.progress.send_modify(|progress| progress.arrived += batch.bytes);
+        self.progress.send_modify(|progress| progress.arrived += bytes);
     }
 
     /// The digest matches: everything that arrived is released, and the size is what arrived.

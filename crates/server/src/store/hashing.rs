@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 
-use bytes::Bytes;
 use entrepot_oci::{Algorithm, Digest, Hasher};
 use parking_lot::{Condvar, Mutex};
 
@@ -36,20 +35,19 @@ impl Hashing {
     }
 
     /// Hashes bytes that begin at byte `start`, if they are next. Blocks for no longer than that takes.
-    pub(super) fn follow(&self, start: u64, chunks: &[Bytes]) {
+    pub(super) fn follow(&self, start: u64, bytes: &[u8]) {
         let hasher = {
             let mut state = self.state.lock();
             if state.at == start { state.hasher.take() } else { None }
         };
         if let Some(mut hasher) = hasher {
-            chunks.iter().for_each(|chunk| hasher.update(chunk));
-            let bytes: usize = chunks.iter().map(Bytes::len).sum();
-            self.set(hasher, start + bytes as u64);
+            hasher.update(bytes);
+            self.set(hasher, start + bytes.len() as u64);
         }
     }
 
     /// What the hasher will be once the bytes from `start` on count as well. `None`: they are not next. Blocks.
-    pub(super) fn beyond(&self, start: u64, chunks: &[Bytes]) -> Option<Hasher> {
+    pub(super) fn beyond(&self, start: u64, bytes: &[u8]) -> Option<Hasher> {
         let mut hasher = {
             let mut state = self.state.lock();
             while state.hasher.is_none() {
@@ -57,7 +55,7 @@ impl Hashing {
             }
             state.hasher.clone().filter(|_| state.at == start)?
         };
-        chunks.iter().for_each(|chunk| hasher.update(chunk));
+        hasher.update(bytes);
         Some(hasher)
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::integrity;
 use entrepot_core::upstream::Fault;
@@ -16,7 +17,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
-use super::arriving::{Arriving, BATCH, Batch};
+use super::arriving::{Arriving, BATCH};
 use super::disk::PATIENCE;
 use super::fill::Fill;
 use super::layout::{RESERVED, reserve, write_at};
@@ -36,7 +37,7 @@ pub(crate) struct FillTicket {
 
 /// A batch on its way to the disk.
 struct Writing {
-    batch: Batch,
+    batch: Bytes,
     start: u64,
     /// `None`: there is no file.
     written: Option<JoinHandle<io::Result<()>>>,
@@ -63,19 +64,19 @@ impl FillTicket {
                 Ok(None) => break Ok(()),
                 Err(fault) => break Err(fault),
             };
-            self.settle(writing.take(), patience).await?;
+            self.settle(writing.take(), &mut body, patience).await?;
             let start = at;
-            at = at.saturating_add(batch.bytes);
+            at = at.saturating_add(batch.len() as u64);
             if at > end {
                 return Err(Filled::TooLong);
             }
             writing = Some(self.write(batch, start));
             // Without a file the followers get their bytes when the batch is settled.
             if self.fill.is_in_order() {
-                self.settle(writing.take(), patience).await?;
+                self.settle(writing.take(), &mut body, patience).await?;
             }
         };
-        self.settle(writing, patience).await?;
+        self.settle(writing, &mut body, patience).await?;
         Ok(match ended {
             _ if at == wanted.end || self.size == Some(at) => Filled::Whole,
             Ok(()) if self.size.is_none() => Filled::Whole,
@@ -86,17 +87,13 @@ impl FillTicket {
 
     /// Writes a batch on a thread that may block; followers see it as soon as it is written. It is hashed there as well if
     /// it comes next, while it is at hand; what others have brought before their turn is read back, by yet another thread.
-    fn write(&self, batch: Batch, start: u64) -> Writing {
+    fn write(&self, batch: Bytes, start: u64) -> Writing {
         let written = self.fill.file().map(|file| {
             let (fill, batch) = (self.fill.clone(), batch.clone());
             self.writes.spawn_blocking(move || {
-                let mut at = start;
-                for chunk in &batch.chunks {
-                    write_at(&file, chunk, at)?;
-                    at += chunk.len() as u64;
-                }
-                if fill.wrote(start, at) {
-                    fill.hashing.follow(start, &batch.chunks);
+                write_at(&file, &batch, start)?;
+                if fill.wrote(start, start + batch.len() as u64) {
+                    fill.hashing.follow(start, &batch);
                 }
                 if fill.hashing.lags(fill.arrived()) {
                     // An error shows again when the object is sealed.
@@ -109,17 +106,23 @@ impl FillTicket {
     }
 
     /// Takes a batch's result over. `Err`: it could not be stored, and is not to go on in memory.
-    async fn settle(&self, writing: Option<Writing>, patience: Duration) -> Result<(), Filled> {
+    async fn settle(
+        &self,
+        writing: Option<Writing>,
+        body: &mut Arriving,
+        patience: Duration,
+    ) -> Result<(), Filled> {
         let Some(Writing { batch, start, written }) = writing else {
             return Ok(());
         };
-        let end = start + batch.bytes;
+        let end = start + batch.len() as u64;
         if let Some(written) = written {
             let error = match self.shared.in_time(written).await {
                 Some(Ok(Ok(()))) => {
                     if let Some((_, room)) = &mut *self.temporary.lock() {
                         room.grow_to(end);
                     }
+                    body.recycle(batch);
                     return Ok(());
                 }
                 Some(Ok(Err(error))) => error,
@@ -136,11 +139,11 @@ impl FillTicket {
     }
 
     /// Has the followers take a batch from memory.
-    async fn offer(&self, batch: Batch, start: u64, patience: Duration) -> Result<(), Filled> {
-        let (fill, chunks) = (self.fill.clone(), batch.chunks.clone());
+    async fn offer(&self, batch: Bytes, start: u64, patience: Duration) -> Result<(), Filled> {
+        let (fill, bytes) = (self.fill.clone(), batch.clone());
         let hashed = spawn_blocking(move || {
             // What pieces have left behind comes first.
-            fill.hash_up().ok().and_then(|()| fill.hashing.beyond(start, &chunks))
+            fill.hash_up().ok().and_then(|()| fill.hashing.beyond(start, &bytes))
         });
         let Some(Ok(Some(hasher))) = self.shared.in_time(hashed).await else {
             return Err(Filled::Abandoned);
@@ -149,7 +152,7 @@ impl FillTicket {
         if !self.fill.room(patience).await {
             return Err(Filled::Abandoned);
         }
-        self.fill.hashing.set(hasher, start + batch.bytes);
+        self.fill.hashing.set(hasher, start + batch.len() as u64);
         self.fill.offer(batch);
         Ok(())
     }
