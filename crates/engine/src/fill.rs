@@ -293,7 +293,8 @@ impl<H: Host> Engine<H> {
     }
 
     fn line(&self, registry: &Origin) -> Option<Line> {
-        self.host.state(|state| state.line(registry))
+        let now = self.host.now();
+        self.host.state(|state| state.line(registry, now))
     }
 
     pub(crate) fn further<'a>(&'a self, source: &'a Source) -> Option<Further<'a, H>> {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::{Source, SourceKind};
+use crate::time::Mono;
 
 /// Connections that one fill may have.
 pub const STREAMS: usize = 8;
@@ -37,6 +38,10 @@ const TELLING: u64 = 1 << 20;
 /// is under way by then is lost: a round trip's worth, where a connection has just begun to send.
 const LATE: (u64, Duration) = (32 << 20, Duration::from_millis(50));
 
+/// How long an upstream is spared further connections that has refused one, at least and at most.
+const CROWDED: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3600);
+
 /// What is known of the way to an upstream's blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -46,11 +51,13 @@ pub struct Line {
     rate: Option<u64>,
     /// The delay is that of blobs, which other hosts may send than those that answer for manifests.
     of_blobs: bool,
+    /// Until when upstream wants no connection beside others.
+    crowded: Option<Mono>,
 }
 
 impl Line {
     pub fn new(delay: Duration, of_blobs: bool) -> Line {
-        Line { delay, rate: None, of_blobs }
+        Line { delay, rate: None, of_blobs, crowded: None }
     }
 
     /// An answer came after `delay`. The shortest is believed, and forgotten slowly: what is longer had to wait for
@@ -73,12 +80,23 @@ impl Line {
         self.rate = Some(self.rate.map_or(rate, |before| before / 2 + rate / 2));
     }
 
+    /// A connection beside others was refused.
+    pub fn refused(&mut self, wait: Option<Duration>, now: Mono) {
+        self.crowded = Some(now.plus(wait.unwrap_or(CROWDED).clamp(CROWDED, LONGEST)));
+    }
+
+    /// As it is now.
+    pub fn at(&self, now: Mono) -> Line {
+        Line { crowded: self.crowded.filter(|until| now < *until), ..*self }
+    }
+
     /// Whether several connections bring more than one.
     fn gains(&self) -> bool {
-        match self.rate {
-            Some(rate) => rate < if self.delay >= FAR { FAST } else { SLOW },
-            None => self.delay >= FAR,
-        }
+        self.crowded.is_none()
+            && match self.rate {
+                Some(rate) => rate < if self.delay >= FAR { FAST } else { SLOW },
+                None => self.delay >= FAR,
+            }
     }
 
     /// Bytes of a piece that take long enough on this line.
@@ -179,7 +197,7 @@ mod tests {
     const MB: u64 = 1_000_000;
 
     fn line(delay: u64, rate: Option<u64>) -> Line {
-        Line { delay: Duration::from_millis(delay), rate, of_blobs: true }
+        Line { rate, ..Line::new(Duration::from_millis(delay), true) }
     }
 
     #[test]
@@ -229,6 +247,17 @@ mod tests {
         line.answered(Duration::from_millis(10), true);
         line.answered(Duration::from_millis(1), false);
         assert_eq!(millis(&line), 10, "blobs come from elsewhere");
+    }
+
+    #[test]
+    fn an_upstream_that_has_refused_a_connection_is_spared_others_for_a_while() {
+        let mut line = line(120, None);
+        let now = Mono(1_000_000);
+        line.refused(None, now);
+        let after =
+            |seconds| opening(&hub(), 256 * MB, Some(line.at(now.plus(Duration::from_secs(seconds)))));
+        assert!(after(59).is_none() && after(61).is_some());
+        assert!(!Pieces::new(256 * MB, 8 * MB, None).want_another(1, Some(line)));
     }
 
     #[test]

@@ -138,8 +138,8 @@ impl UpstreamState {
     }
 
     /// What is known of the way to a registry's blobs.
-    pub fn line(&self, registry: &Origin) -> Option<Line> {
-        self.lines.peek(registry).copied()
+    pub fn line(&self, registry: &Origin, now: Now) -> Option<Line> {
+        self.lines.peek(registry).map(|line| line.at(now.mono))
     }
 
     /// One connection brought `bytes` of one of its blobs in `time`.
@@ -163,6 +163,13 @@ impl UpstreamState {
             if *taken == 0 {
                 self.further.remove(&source.name);
             }
+        }
+    }
+
+    /// A registry, or where it has its blobs, has refused a connection beside others, for as long as it says.
+    pub(super) fn crowded(&mut self, registry: &Origin, wait: Option<Duration>, now: Mono) {
+        if let Some(line) = self.lines.get_mut(registry) {
+            line.refused(wait, now);
         }
     }
 

@@ -183,18 +183,23 @@ fn t_uf4_further_connections_that_are_refused_are_done_without() {
     });
     let answered = far.world.get(&far.path());
     assert!(!answered.whole, "bytes that nobody has");
-    // Refused once, and had afterwards.
-    let refused = Rc::<RefCell<Vec<usize>>>::default();
-    let far = Far::new(move |first, _, said| {
-        let mut refused = refused.borrow_mut();
-        if (1..4).contains(&(first / PIECE)) && refused.iter().filter(|at| **at == first).count() < 1 {
-            refused.push(first);
-            return said.fails(Fault::Tls);
-        }
-        said.pause(1000, 1.0)
-    });
-    let asked = far.arrives();
-    assert_eq!(asked.len(), pieces().len() + 3, "{asked:?}");
+    // Refused beside others, and had alone.
+    type Refusal = fn(Said) -> Said;
+    let refusals: [Refusal; 3] =
+        [|said| said.fails(Fault::Connect), |said| said.status(503), |said| said.status(429)];
+    for refusal in refusals {
+        let far = Far::new(move |first, last, said| match first > 0 && last - first < PIECE {
+            true => refusal(said),
+            false => said.pause(1000, 1.0),
+        });
+        let asked = far.arrives();
+        assert!(asked.len() <= 6, "{asked:?}");
+        assert_eq!(
+            far.world.get("a/manifests/other").brief(),
+            "200 MISS",
+            "upstream is not left alone for it"
+        );
+    }
 }
 
 #[test]

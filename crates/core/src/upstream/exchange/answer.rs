@@ -12,10 +12,10 @@ impl Exchange {
     pub(super) fn head(&mut self, env: &mut Env<'_>, parts: Parts) -> Step {
         let code = parts.status.as_u16();
         let health = env.state.origin(&Origin::of(&self.hop.url), env.now.mono);
-        if matches!(code, 500 | 502..=504) {
-            health.bad(env.now.mono)
-        } else {
-            health.good()
+        match code {
+            500 | 502..=504 if self.body.further => {}
+            500 | 502..=504 => health.bad(env.now.mono),
+            _ => health.good(),
         }
         let own = !self.hop.left;
         self.measure(env, parts.status);
@@ -31,6 +31,7 @@ impl Exchange {
             301 | 302 | 303 | 307 | 308 => self.redirected(env, &parts),
             401 if own => self.challenged(env, &parts),
             416 => self.unsatisfiable(env, parts),
+            503 if self.body.further => self.crowded(env, &parts.headers),
             408 | 425 | 500 | 502..=504 => self.faltered(env, &parts),
             429 => self.read_first(env, parts),
             405 | 501 if self.may_probe() => self.probe(env),

@@ -15,6 +15,9 @@ use crate::failure::{Failure, Reason};
 impl Exchange {
     pub(super) fn limited(&mut self, env: &mut Env<'_>, headers: &HeaderMap, body: &[u8]) -> Step {
         let after = backoff::retry_after(headers, env.now);
+        if self.body.further {
+            return self.crowded(env, headers);
+        }
         let pulls = self.is_pull() && !self.hop.left && refusal::is_pull_limit(headers, body);
         let failure = if pulls {
             let standing = self.standing();
@@ -26,6 +29,15 @@ impl Exchange {
             self.scene().refused(Refused::Held(wait))
         };
         self.unavailable(env, failure, Again::Elsewhere)
+    }
+
+    /// Upstream refuses a connection beside others. That is no reason to leave it alone, but to do with fewer.
+    pub(super) fn crowded(&mut self, env: &mut Env<'_>, headers: &HeaderMap) -> Step {
+        let wait = backoff::retry_after(headers, env.now);
+        let registry = Origin::of(self.registry());
+        env.state.crowded(&registry, wait, env.now.mono);
+        let failure = self.scene().refused(Refused::Held(wait.unwrap_or_default()));
+        self.unavailable(env, failure, Again::Nowhere)
     }
 
     pub(super) fn used_up(&self, reason: Reason) -> Failure {
@@ -46,7 +58,7 @@ impl Exchange {
     }
 
     pub(super) fn fault(&mut self, env: &mut Env<'_>, fault: Fault) -> Step {
-        if fault != Fault::PrivateAddress {
+        if fault != Fault::PrivateAddress && !self.body.further {
             env.state.origin(&Origin::of(&self.hop.url), env.now.mono).bad(env.now.mono);
         }
         let failure = self.scene().fault(fault, !self.hop.left);
@@ -77,6 +89,11 @@ impl Exchange {
 
     /// Tries the next origin at once, then the first one again after a wait, or fails with what was first said.
     pub(super) fn unavailable(&mut self, env: &mut Env<'_>, failure: Failure, again: Again) -> Step {
+        if self.body.further {
+            // Others bring this piece; many that try again and again are what upstream may have had enough of.
+            self.phase = Phase::Over;
+            return Step::Done(Err(failure));
+        }
         let trouble = &mut self.trouble;
         trouble.tries += 1;
         if trouble.place == 0 {
@@ -91,7 +108,7 @@ impl Exchange {
                 Again::Nowhere => return self.give_up(),
             };
         } else {
-            // Said only where a conversation was led straight to the alternate.
+            // Said already, but where a conversation was led straight to the alternate.
             trouble.first.get_or_insert(failure);
         }
         let patient = trouble.tries < MAX_TRIES;

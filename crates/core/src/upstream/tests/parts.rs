@@ -150,27 +150,28 @@ fn t_uf4_a_further_piece_is_one_of_the_same_object_or_none() {
     }
 }
 
+/// What refuses one of several connections may be one too many for it: it is neither asked again nor left alone for that.
 #[test]
-fn a_piece_is_tried_again_and_elsewhere() {
-    let source = Source { alternates: vec![url("https://mirror.example.com")], ..hub() };
-    let mut asked = 0;
-    let mut world = World::new(move |request: &Outbound| {
-        asked += 1;
-        match (request.url.host_str(), asked) {
-            (_, 1) => parts(request, "\"v1\""),
-            (Some("registry-1.docker.io"), _) => http(503, &[]),
-            _ => parts(request, "\"other\""),
+fn a_further_piece_that_is_refused_is_over_and_costs_nobody_else() {
+    for refusal in
+        [http(429, &[("retry-after", "7")]), http(503, &[]), http(502, &[]), Said::Fault(Fault::Connect)]
+    {
+        let said = refusal.clone();
+        let mut world = World::new(move |request: &Outbound| match request.headers.get("range") {
+            Some(range) if range == "bytes=30-69" => said.clone(),
+            _ => parts(request, "\"v1\""),
+        });
+        let mut first = Exchange::opening(blob(hub(), Verb::Get), 30);
+        world.run(&mut first).unwrap();
+        for _ in 0..20 {
+            world.run(&mut first.piece(30..70)).unwrap_err();
         }
-    });
-    let mut first = Exchange::opening(blob(source, Verb::Get), 30);
-    world.run(&mut first).unwrap();
-    let mut second = first.piece(30..70);
-    let reply = world.run(&mut second).unwrap();
-    assert_eq!((reply.offset, reply.upstream.as_str()), (30, "https://mirror.example.com/"));
-    // Who has gone to the alternate leads the next one there, and comes back when that fails.
-    let mut third = second.piece(70..100);
-    assert_eq!(world.run(&mut third).unwrap().upstream.as_str(), "https://mirror.example.com/");
-    assert_eq!(world.sent.len(), 4);
+        assert_eq!(world.sent.len(), 21, "{refusal:?}");
+        let registry = Origin::of(&url("https://registry-1.docker.io"));
+        let line = world.state.line(&registry, world.now).unwrap();
+        assert_eq!(line != Line::new(Duration::ZERO, true), matches!(refusal, Said::Http(429 | 503, ..)));
+        assert_eq!(world.run(&mut first.rest(30)).unwrap().offset, 30, "{refusal:?}");
+    }
 }
 
 #[test]
@@ -178,9 +179,9 @@ fn the_way_to_blobs_is_measured_where_they_are() {
     let mut world = World::new(hub_with_cdn());
     world.run(&mut Exchange::new(blob(hub(), Verb::Get))).unwrap();
     let registry = Origin::of(&url("https://registry-1.docker.io"));
-    let line = world.state.line(&registry).unwrap();
+    let line = world.state.line(&registry, world.now).unwrap();
     assert_eq!(line, Line::new(Duration::ZERO, true));
-    assert_eq!(world.state.line(&Origin::of(&url("https://cdn.example.com"))), None);
+    assert_eq!(world.state.line(&Origin::of(&url("https://cdn.example.com")), world.now), None);
 }
 
 #[test]
