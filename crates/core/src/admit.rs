@@ -20,6 +20,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Version};
 
 use crate::access::{self, Authorized, Client, Entrance, SigningKey, TokenRequest};
+use crate::ahead::Puller;
 use crate::answer::{self, Allow, Answer, EntityTags, FailureContext};
 use crate::config::Config;
 use crate::event::Route;
@@ -63,6 +64,8 @@ pub struct Incoming {
     pub range: Option<RangeRequest>,
     pub if_range: Option<String>,
     pub if_none_match: Option<EntityTags>,
+    /// The client is known to pull what it asks for.
+    pub puller: Option<Puller>,
 }
 
 /// What is asked of the repository.
@@ -240,6 +243,7 @@ impl Door<'_> {
                 .and_then(|text| RangeRequest::parse(text).ok()),
             if_range: single(headers, &header::IF_RANGE).map(str::to_owned),
             if_none_match: EntityTags::parse(texts(headers, &header::IF_NONE_MATCH)),
+            puller: single(headers, &header::USER_AGENT).and_then(Puller::of),
         })))
     }
 

@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod admit;
+pub mod ahead;
 pub mod answer;
 pub mod config;
 pub mod event;

@@ -53,8 +53,8 @@ enum Ended {
     Fatal(Failure),
 }
 
-/// The permission to have a connection beside a fill's first one.
-struct Further<'a, H: Host> {
+/// The permission to have a connection beside those that clients wait for.
+pub(crate) struct Further<'a, H: Host> {
     engine: &'a Engine<H>,
     source: &'a Source,
 }
@@ -296,7 +296,7 @@ impl<H: Host> Engine<H> {
         self.host.state(|state| state.line(registry))
     }
 
-    fn further<'a>(&'a self, source: &'a Source) -> Option<Further<'a, H>> {
+    pub(crate) fn further<'a>(&'a self, source: &'a Source) -> Option<Further<'a, H>> {
         let granted = self.host.state(|state| state.take_further(source));
         granted.then(|| Further { engine: self, source })
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use entrepot_core::ahead::Puller;
 use entrepot_core::config::Source;
 use entrepot_core::freshness::TagRecord;
 use entrepot_core::list::{ListAsk, ListRecord};
@@ -23,6 +24,17 @@ pub enum Job<H: Host> {
     Fill { place: Place, digest: Digest, ticket: <H::Blobs as Blobs>::Ticket },
     /// Work that is waited for.
     Fly { lead: <H::Flight as Flight>::Lead, work: Work },
+    /// What a client is about to ask for.
+    Ahead { place: Place, ahead: Ahead },
+}
+
+/// What can be fetched before it is asked for.
+#[derive(Clone, Debug)]
+pub enum Ahead {
+    /// Whatever such a client asks for after this manifest.
+    Of(Held, Puller),
+    /// One after the other.
+    Blobs(Vec<Digest>),
 }
 
 /// What a flight does.

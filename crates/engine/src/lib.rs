@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod absence;
+mod ahead;
 mod blob;
 mod converse;
 pub mod errand;
@@ -35,7 +36,7 @@ use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use job::{Held, Job, Landed, Place, Work};
+pub use job::{Ahead, Held, Job, Landed, Place, Work};
 pub use reply::{Facts, Reply};
 
 use ports::{Blobs, Flight, Host, Joined, Lead, Meta, Wait};
@@ -154,6 +155,7 @@ impl<H: Host> Engine<H> {
                 let landed = self.work(work).await;
                 lead.land(landed);
             }
+            Job::Ahead { place, ahead } => self.go_ahead(&place, ahead).await,
         }
     }
 

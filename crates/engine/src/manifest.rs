@@ -72,6 +72,7 @@ impl<H: Host> Engine<H> {
             Reference::Tag(tag) => self.by_tag(config, &place, tag, call.head_only).await?,
         };
         answer::negotiate(&call.accept, reference, &found.media_type)?;
+        self.start_ahead(call, &place, &found);
         facts.served(&found.trace);
         let served = Served {
             age: found.age,

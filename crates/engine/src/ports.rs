@@ -116,6 +116,8 @@ pub trait Blobs {
     /// Who serves `digest`: the store, a fill under way, or a fill that the caller must start. `by` names where the caller
     /// would fill it from.
     async fn claim(&self, digest: Digest, by: &str) -> Claim<Self::Stored, Self::Follower, Self::Ticket>;
+    /// Whether requests follow fills that others have begun: [`Blobs::claim`] never answers [`Claim::Apart`].
+    fn is_followed(&self) -> bool;
     /// The stored object, if there is one; starts nothing.
     async fn stored(&self, digest: Digest) -> Option<Self::Stored>;
     /// Keeps a small object (a manifest). The caller has checked its digest.

@@ -141,6 +141,10 @@ impl Blobs for Objects {
         Claim::Apart(Ticket::new(self.clone(), digest))
     }
 
+    fn is_followed(&self) -> bool {
+        false
+    }
+
     async fn stored(&self, digest: Digest) -> Option<Found> {
         self.tally.note();
         let found = self.bucket.head(key(&digest)).await.ok()?;

@@ -9,7 +9,7 @@ use crate::samples::{KNOWN, OURS, PRIVATE, digest, image, private};
 const TAG: &str = "app/manifests/v1";
 const HOUR: f64 = 3600.0;
 
-fn challenged(said: Said) -> Said {
+pub(crate) fn challenged(said: Said) -> Said {
     said.status(401).header(WWW_AUTHENTICATE, "Basic realm=\"up\"")
 }
 

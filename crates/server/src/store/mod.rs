@@ -227,6 +227,10 @@ impl Blobs for Store {
         }
     }
 
+    fn is_followed(&self) -> bool {
+        true
+    }
+
     async fn stored(&self, digest: Digest) -> Option<Object> {
         let (opened, pin) = self.opened(digest).await?;
         Some(Object { file: opened.file.clone(), stamp: opened.stamp, pin, share: self.0.chunks.share() })

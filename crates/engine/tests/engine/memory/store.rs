@@ -153,6 +153,10 @@ impl Blobs for Store {
         Claim::Yours(Filling { store: self.clone(), digest, fill: fill.clone() }, Following(fill))
     }
 
+    fn is_followed(&self) -> bool {
+        !self.0.apart.get()
+    }
+
     async fn stored(&self, digest: Digest) -> Option<Whole> {
         self.0.objects.borrow().get(&digest).cloned().map(Whole)
     }
