@@ -64,8 +64,8 @@ fn measure(bench: &Bench<'_>, sheet: &mut Sheet) -> Result<()> {
             let server = bench.start(peer, bench.upstream.address())?;
             let Some(tree) = server.tree() else { continue };
             fetch_and_compare(&server, &path, digest)?;
-            let held =
-                client::held(&Task::Hold { address, path: path.clone(), connections: streams, sip: true })?;
+            let (address, path) = (server.address, path.clone());
+            let held = client::held(&Task::Hold { address, path, connections: streams, sip: true })?;
             let streaming = peak(tree);
             still_there(tree, streams)?;
             drop(held);
