@@ -13,6 +13,7 @@ mod reload;
 mod store;
 mod strict;
 mod tls;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use entrepot_core::access::{self, MAX_TOKEN_BODY};
 use entrepot_core::answer::Answer;
 use entrepot_core::event::{Method, RequestLog, Text};
 use entrepot_engine::ports::Host as _;
 use entrepot_engine::{Engine, Facts, Reply};
-use futures_util::{FutureExt, Stream};
+use futures_util::FutureExt;
 use http::header::{CONTENT_LENGTH, USER_AGENT};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
@@ -31,9 +31,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Native;
-use crate::store::{Body, BodyBroken};
+use crate::store::{BodyBroken, Data, Lane, Pieces};
 use crate::strict::Strict;
 use crate::tls::Acceptor;
+use crate::wire::Wire;
 
 /// A client must send a request's head within this time, and may be idle for it between requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -44,9 +45,10 @@ const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// Bytes of a request's head.
 const HEAD: usize = 64 * 1024;
 const STREAMS: u32 = 256;
-/// Bytes that the kernel takes from us before it has sent them: without a bound, thousands of slow readers fill its memory.
+/// Bytes that the kernel takes from us before it has sent them. Without a bound, thousands of slow readers fill its memory;
+/// with a small one, what is sent is still in the processor's caches when the client reads it.
 #[cfg(target_os = "linux")]
-const UNSENT: u32 = 256 * 1024;
+const UNSENT: u32 = 128 * 1024;
 /// Connections at once that are being told that there is no room.
 const REFUSALS: usize = 1024;
 /// How long such a connection is held so that its peer can read the answer.
@@ -99,6 +101,8 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD)
+        // Never copied together: windows are known by their address.
+        .writev(true)
         .half_close(false);
     builder
         .http2()
@@ -120,9 +124,12 @@ async fn connection(
 ) {
     let open = Open::new(&door, permit);
     match door.tls.clone() {
-        None => serve(stream, peer, door, &builder, watcher).await,
+        None => {
+            let lane = Lane::default();
+            serve(Wire::new(stream, lane.clone()), Some(lane), peer, door, &builder, watcher).await;
+        }
         Some(acceptor) => match tokio::time::timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => serve(stream, peer, door, &builder, watcher).await,
+            Ok(Ok(stream)) => serve(stream, None, peer, door, &builder, watcher).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
             Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
         },
@@ -132,6 +139,7 @@ async fn connection(
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    lane: Option<Lane>,
     peer: SocketAddr,
     door: Door,
     builder: &auto::Builder<TokioExecutor>,
@@ -139,9 +147,9 @@ async fn serve(
 ) {
     let engine = door.engine;
     let service = service_fn(move |request| {
-        let engine = engine.clone();
+        let (engine, lane) = (engine.clone(), lane.clone());
         // In a box of its own, which goes when the answer begins: the connection would keep room for it to its end.
-        Box::pin(async move { Ok::<_, Infallible>(respond(engine, request, peer.ip()).await) })
+        Box::pin(async move { Ok::<_, Infallible>(respond(engine, request, peer.ip(), lane).await) })
     });
     let connection = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
@@ -153,6 +161,7 @@ async fn respond(
     engine: Engine<Native>,
     request: http::Request<Incoming>,
     peer: IpAddr,
+    lane: Option<Lane>,
 ) -> http::Response<Outgoing> {
     let since = Instant::now();
     let (head, body) = request.into_parts();
@@ -168,9 +177,11 @@ async fn respond(
     let fetched = facts.fetched;
     let log = log(&engine, &head, &answer, facts, since);
     let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    // HTTP/2 frames what it sends, and sends several answers at once.
+    let lane = lane.filter(|_| head.version != http::Version::HTTP_2);
     let mut response = http::Response::new(Outgoing {
         source: match body {
-            Some(body) => Source::Stream(body),
+            Some(body) => Source::Stream(body.over(lane)),
             None => Source::Bytes(Some(answer.body).filter(|bytes| !bytes.is_empty())),
         },
         log: Some(Box::new(log)),
@@ -224,7 +235,6 @@ fn log(
 }
 
 /// An answer's body. Counts what goes out, and writes the request's log line when it ends or is dropped.
-#[derive(Debug)]
 pub(crate) struct Outgoing {
     source: Source,
     log: Option<Box<RequestLog>>,
@@ -236,28 +246,27 @@ pub(crate) struct Outgoing {
     expected: u64,
 }
 
-#[derive(Debug)]
 enum Source {
     Bytes(Option<Bytes>),
-    Stream(Body),
+    Stream(Pieces),
 }
 
 impl http_body::Body for Outgoing {
-    type Data = Bytes;
+    type Data = Data;
     type Error = BodyBroken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyBroken>>> {
+    ) -> Poll<Option<Result<Frame<Data>, BodyBroken>>> {
         let next = match &mut self.source {
-            Source::Bytes(bytes) => Poll::Ready(bytes.take().map(Ok)),
-            Source::Stream(stream) => Pin::new(stream).poll_next(cx),
+            Source::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Data::Bytes(bytes)))),
+            Source::Stream(pieces) => pieces.as_mut().poll_next(cx),
         };
         if let Poll::Ready(ready) = &next {
             self.note(ready.as_ref());
         }
-        next.map(|next| next.map(|chunk| chunk.map(Frame::data)))
+        next.map(|next| next.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -275,14 +284,14 @@ impl http_body::Body for Outgoing {
 }
 
 impl Outgoing {
-    fn note(&mut self, ready: Option<&Result<Bytes, BodyBroken>>) {
+    fn note(&mut self, ready: Option<&Result<Data, BodyBroken>>) {
         let since = self.since;
         let Some(log) = &mut self.log else { return };
         if log.bytes == 0 {
             log.first_byte = since.elapsed();
         }
         match ready {
-            Some(Ok(chunk)) => log.bytes += chunk.len() as u64,
+            Some(Ok(piece)) => log.bytes += piece.remaining() as u64,
             Some(Err(broken)) => {
                 log.aborted = true;
                 log.internal = Some(Text::new(&broken.0));

@@ -14,6 +14,7 @@ mod tests;
 mod through;
 mod ticket;
 mod upkeep;
+mod window;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -32,8 +33,9 @@ use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use tokio::sync::Semaphore;
 
-pub(crate) use body::{Body, BodyBroken};
+pub(crate) use body::{Body, BodyBroken, Pieces};
 pub(crate) use ticket::FillTicket;
+pub(crate) use window::{Data, Lane, stands_for_window};
 
 use crate::client::Incoming;
 use body::Chunks;
@@ -316,10 +318,11 @@ impl Stored for Object {
     }
 
     fn body(self, span: ByteSpan) -> Body {
-        let keep = (self.pin, self.stamp);
-        body::from_file(self.file, span, self.share, keep, |(pin, stamp), error| {
-            pin.shared.quarantine(&pin.digest, *stamp, &error.to_string());
-        })
+        let Object { file, stamp, pin, share } = self;
+        let broken = move |error: &io::Error| {
+            pin.shared.quarantine(&pin.digest, stamp, &error.to_string());
+        };
+        body::from_file(file, span, share, Arc::new(broken))
     }
 }
 

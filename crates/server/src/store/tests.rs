@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::time::Duration;
 
+use bytes::Buf as _;
 use entrepot_core::failure::Reason;
 use entrepot_core::upstream::Fault;
 use entrepot_engine::ports::{Filled, Ticket as _};
@@ -33,11 +34,12 @@ fn body(bytes: &Bytes) -> Incoming {
 }
 
 /// Everything that comes, and how it ends.
-async fn all(mut body: Body) -> (Vec<u8>, Result<(), BodyBroken>) {
+async fn all(body: Body) -> (Vec<u8>, Result<(), BodyBroken>) {
     let mut got = Vec::new();
-    while let Some(piece) = body.next().await {
+    let mut pieces = body.over(None);
+    while let Some(piece) = pieces.next().await {
         match piece {
-            Ok(piece) => got.extend_from_slice(&piece),
+            Ok(piece) => got.extend_from_slice(piece.chunk()),
             Err(broken) => return (got, Err(broken)),
         }
     }
