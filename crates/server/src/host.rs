@@ -130,10 +130,8 @@ impl Host for Native {
     }
 
     fn random(&self) -> u64 {
-        let mut bytes = [0; 8];
         // Only jitter hangs on it.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes);
-        u64::from_ne_bytes(bytes)
+        getrandom::u64().unwrap_or_default()
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -144,10 +144,8 @@ impl Store {
             return Ok(key);
         }
         let mut key = [0; 32];
-        rustls::crypto::aws_lc_rs::default_provider()
-            .secure_random
-            .fill(&mut key)
-            .map_err(|_| io::Error::other("no randomness"))?;
+        // The kernel's: the TLS library's own generator takes tens of milliseconds to start with, the first time.
+        getrandom::fill(&mut key)?;
         // Made readable by nobody else (0600) by the library.
         let mut file = NamedTempFile::new_in(self.0.layout.root())?;
         file.write_all(&key)?;
