@@ -1,5 +1,6 @@
 //! A new configuration without a restart: on SIGHUP, or when the file changes.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,12 +66,19 @@ fn watcher(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::Recommended
     let path = std::path::absolute(path).ok()?;
     let folder = path.parent()?.to_owned();
     let mut last = std::fs::read(&path).ok();
+    let mut before = seen(&path);
     let told = move |event: notify::Result<notify::Event>| {
         // Opening the file is an event as well, and reading it here would be one after the other without end.
         let opened = |event: notify::Event| matches!(event.kind, EventKind::Access(AccessKind::Open(_)));
         if event.is_ok_and(opened) {
             return;
         }
+        // Others may write beside it, as a log does with every line: that is no reason to read it.
+        let now = seen(&path);
+        if now == before {
+            return;
+        }
+        before = now;
         let content = std::fs::read(&path).ok();
         if content.is_some() && content != last {
             last = content;
@@ -86,6 +94,13 @@ fn watcher(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::Recommended
             None
         }
     }
+}
+
+/// What tells that a file may be another than before, without reading it: its device, inode and bytes, and the seconds and
+/// nanoseconds of its last change.
+fn seen(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
+    let of = std::fs::metadata(path).ok()?;
+    Some((of.dev(), of.ino(), of.size(), of.ctime(), of.ctime_nsec()))
 }
 
 /// Some things are taken up at the start only.
