@@ -196,6 +196,7 @@ impl<H: Host> Engine<H> {
         let opened = self.begin(&mut exchange).await?;
         self.in_order(filling, &mut exchange, opened, received).await
     }
+
     /// One conversation about a piece, to the piece's end; what comes back of it is what is still wanted.
     async fn bring<'a>(&self, filling: &Filling<'_, H>, mut stream: Stream<'a, H>) -> (Ended, Stream<'a, H>) {
         let ended = match self.bring_all(filling, &mut stream).await {

@@ -2,12 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use entrepot_core::access::Client;
+use entrepot_core::access::{self, Client};
 use entrepot_core::answer::{Answer, Trace, Verdict};
-use entrepot_core::event::Route;
+use entrepot_core::config::Config;
+use entrepot_core::event::{Method, RequestLog, Route, Text};
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::limit;
+use http::StatusCode;
+use http::header::USER_AGENT;
+use http::request::Parts;
 
 /// An answer. Where `body` is there, it follows the head in place of the answer's own (empty) bytes.
 #[derive(Debug)]
@@ -65,5 +70,28 @@ impl Facts {
     pub(crate) fn failed(&mut self, failure: &Failure) {
         self.reason = Some(failure.reason);
         self.internal.clone_from(&failure.internal);
+    }
+    /// The line of the request that `head` began, when it is answered with `status`. How many bytes went out, and when, is the
+    /// host's to fill in.
+    pub fn log(self, config: &Config, head: &Parts, status: StatusCode) -> RequestLog {
+        let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+        RequestLog {
+            client: self.client,
+            address: self.address,
+            method: Method::of(&head.method),
+            route: self.route,
+            target: Text::new(&access::loggable(config, target)),
+            user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
+            source: self.source,
+            status: status.as_u16(),
+            verdict: self.verdict,
+            reason: self.reason,
+            internal: self.internal.map(|internal| Text::new(&internal)),
+            bytes: 0,
+            upstream_bytes: 0,
+            first_byte: Duration::ZERO,
+            total: Duration::ZERO,
+            aborted: false,
+        }
     }
 }

@@ -10,13 +10,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
-use entrepot_core::access::{self, MAX_TOKEN_BODY};
+use entrepot_core::access::MAX_TOKEN_BODY;
 use entrepot_core::answer::Answer;
-use entrepot_core::event::{Method, RequestLog, Text};
+use entrepot_core::event::{RequestLog, Text};
 use entrepot_engine::ports::Host as _;
-use entrepot_engine::{Engine, Facts, Reply};
+use entrepot_engine::{Engine, Reply};
 use futures_util::FutureExt;
-use http::header::{CONTENT_LENGTH, USER_AGENT};
+use http::header::CONTENT_LENGTH;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -175,7 +175,8 @@ async fn respond(
     let reply = served.catch_unwind().await.unwrap_or_else(|_| engine.panicked(peer));
     let Reply { answer, body, facts } = reply;
     let fetched = facts.fetched;
-    let log = log(&engine, &head, &answer, facts, since);
+    let mut log = facts.log(&engine.host().config(), &head, answer.status);
+    log.first_byte = since.elapsed();
     let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // HTTP/2 frames what it sends, and sends several answers at once.
     let lane = lane.filter(|_| head.version != http::Version::HTTP_2);
@@ -203,35 +204,6 @@ async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
     }
     let read = Limited::new(body, MAX_TOKEN_BODY).collect();
     tokio::time::timeout(FORM_WITHIN, read).await.ok()?.ok().map(|collected| collected.to_bytes())
-}
-
-fn log(
-    engine: &Engine<Native>,
-    head: &http::request::Parts,
-    answer: &Answer,
-    facts: Facts,
-    since: Instant,
-) -> RequestLog {
-    let Facts { route, client, address, source, verdict, reason, internal, .. } = facts;
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    RequestLog {
-        client,
-        address,
-        method: Method::of(&head.method),
-        route,
-        target: Text::new(&access::loggable(&engine.host().config(), target)),
-        user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
-        source,
-        status: answer.status.as_u16(),
-        verdict,
-        reason,
-        internal: internal.map(|internal| Text::new(&internal)),
-        bytes: 0,
-        upstream_bytes: 0,
-        first_byte: since.elapsed(),
-        total: Duration::ZERO,
-        aborted: false,
-    }
 }
 
 /// An answer's body. Counts what goes out, and writes the request's log line when it ends or is dropped.

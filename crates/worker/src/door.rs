@@ -3,15 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use entrepot_core::access::{self, MAX_TOKEN_BODY};
+use entrepot_core::access::MAX_TOKEN_BODY;
 use entrepot_core::answer::Answer;
-use entrepot_core::config::Config;
-use entrepot_core::event::{self, RequestLog, Text};
-use entrepot_engine::{Engine, Facts, Reply};
-use http::header::{CONTENT_LENGTH, HeaderName, USER_AGENT};
+use entrepot_core::event::RequestLog;
+use entrepot_engine::{Engine, Reply};
+use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 use wasm_bindgen::JsValue;
@@ -50,8 +48,9 @@ pub(crate) async fn answer(mut request: Request, env: Env, context: Context) -> 
         Some(watcher) => engine.told(&watcher, metrics::text(&edge).await),
         None => engine.serve(&head, form, peer).await,
     };
-    let mut log = log_of(edge.configuration(), &head, &reply);
-    let response = respond(&edge, &head, reply, &mut log).await?;
+    let Reply { answer, body, facts } = reply;
+    let mut log = facts.log(edge.configuration(), &head, answer.status);
+    let response = respond(&edge, &head, answer, body, &mut log).await?;
     log.total = isolate::now().wall.since(since);
     log::request(&edge, &log, &colo);
     let after = edge.clone();
@@ -70,9 +69,9 @@ pub(crate) fn panicked(request: &Request, env: Env, context: Context) -> worker:
     };
     let edge = Edge::new(isolate, env, Spawn::Request(Rc::new(context)), Site::Request)?;
     let head = head(request)?;
-    let reply = Engine::new(edge.clone()).panicked(peer(&head));
-    let mut log = log_of(edge.configuration(), &head, &reply);
-    let response = whole(&edge, &head, &reply.answer, &mut log)?;
+    let Reply { answer, facts, .. } = Engine::new(edge.clone()).panicked(peer(&head));
+    let mut log = facts.log(edge.configuration(), &head, answer.status);
+    let response = whole(&edge, &head, &answer, &mut log)?;
     log::request(&edge, &log, "-");
     Ok(response)
 }
@@ -129,10 +128,10 @@ async fn form(head: &Parts, request: &mut Request) -> Option<Bytes> {
 async fn respond(
     edge: &Arc<Edge>,
     head: &Parts,
-    reply: Reply<Body>,
+    answer: Answer,
+    body: Option<Body>,
     log: &mut RequestLog,
 ) -> worker::Result<Response> {
-    let Reply { answer, body, .. } = reply;
     match body {
         None => whole(edge, head, &answer, log),
         Some(body) => {
@@ -193,27 +192,4 @@ fn built(
 
 fn announced(headers: &HeaderMap) -> u64 {
     headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)
-}
-
-fn log_of(config: &Config, head: &Parts, reply: &Reply<Body>) -> RequestLog {
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    let Facts { route, client, address, source, verdict, reason, internal, .. } = reply.facts.clone();
-    RequestLog {
-        client,
-        address,
-        method: event::Method::of(&head.method),
-        route,
-        target: Text::new(&access::loggable(config, target)),
-        user_agent: head.headers.get(USER_AGENT).map(|agent| Text::from_bytes(agent.as_bytes())),
-        source,
-        status: reply.answer.status.as_u16(),
-        verdict,
-        reason,
-        internal: internal.map(|internal| Text::new(&internal)),
-        bytes: 0,
-        upstream_bytes: 0,
-        first_byte: Duration::ZERO,
-        total: Duration::ZERO,
-        aborted: false,
-    }
 }
