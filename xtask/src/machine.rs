@@ -21,6 +21,7 @@ const PACKAGES: &[&str] = &[
     "ca-certificates",
     "openssl",
     "strace",
+    "valgrind",
 ];
 
 pub(crate) const WASM: &str = "wasm32-unknown-unknown";

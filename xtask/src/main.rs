@@ -19,6 +19,7 @@ usage: cargo xtask <command>
 
   test [--quick]     everything that must hold, what it needs installed first; --quick leaves out real clients
   bench […]          what a pull costs beside other mirrors; --help says what may be chosen
+  guard [--bless]    whether a hit costs more instructions than it did; --bless: what it costs now is what it may cost
   layers             which crate may depend on which, and what the pure ones may not reach
   gen [--check]      the reference, the sample and the JSON schema of the configuration; --check only compares
   worker build       the Worker's script, ready to be deployed or run
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         ["test"] => test::run_all(false),
         ["test", "--quick"] => test::run_all(true),
         ["bench", arguments @ ..] => bench::bench(arguments),
+        ["guard"] => test::run_guard(false),
+        ["guard", "--bless"] => test::run_guard(true),
         ["layers"] => layers::check(),
         ["gen"] => r#gen::write(),
         ["gen", "--check"] => r#gen::check(),

@@ -17,6 +17,9 @@ const BINARY_FEATURES: &[&str] = &["failpoints"];
 /// Test files of the testkit whose names begin so need real registries and clients.
 const REAL: &[&str] = &["clients", "real", "conformance", "worker_clients"];
 
+/// The test file of the testkit that counts the instructions of a hit.
+const GUARD: &str = "instructions";
+
 /// Test files of the testkit whose names begin so need the Worker.
 const WORKER: &str = "worker";
 
@@ -60,6 +63,17 @@ pub(crate) fn run_worker() -> Result<()> {
     report.finish()
 }
 
+/// The instructions of a hit alone. `bless`: writes the baseline anew.
+pub(crate) fn run_guard(bless: bool) -> Result<()> {
+    let binary = build_binary()?;
+    let mut command = cargo(test_arguments(GUARD));
+    command.env("ENTREPOT_BIN", binary);
+    if bless {
+        command.env("ENTREPOT_BLESS", "1");
+    }
+    run(command)
+}
+
 /// The tests that run the binary or the Worker, one file at a time: they measure memory and time, and there may be few
 /// processors.
 fn integration(report: &mut Report, chosen: impl Fn(&str) -> bool) -> Result<()> {
@@ -81,8 +95,7 @@ fn integration(report: &mut Report, chosen: impl Fn(&str) -> bool) -> Result<()>
 }
 
 fn integration_test(name: &str, binary: Option<&Path>, bundle: &Bundle) -> Result<Done> {
-    let arguments = ["test", "--locked", "-p", "entrepot-testkit", "--test", name];
-    let mut command = cargo(arguments.into_iter().chain(["--", "--test-threads=2", "--show-output"]));
+    let mut command = cargo(test_arguments(name));
     if let Some(binary) = binary {
         command.env("ENTREPOT_BIN", binary);
     }
@@ -97,6 +110,16 @@ fn integration_test(name: &str, binary: Option<&Path>, bundle: &Bundle) -> Resul
         Bundle::Impossible(_) | Bundle::Failed => {}
     }
     tests(command)
+}
+
+fn test_arguments(name: &str) -> Vec<&str> {
+    let mut arguments = vec!["test", "--locked", "-p", "entrepot-testkit", "--test", name];
+    arguments.extend(["--", "--test-threads=2", "--show-output"]);
+    if name == GUARD {
+        // It is ignored elsewhere: what it counts depends on how the binary was built.
+        arguments.push("--include-ignored");
+    }
+    arguments
 }
 
 /// The Worker, for the tests that run it.

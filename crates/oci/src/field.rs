@@ -6,8 +6,36 @@ pub(crate) fn is_token(text: &str) -> bool {
 }
 
 pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
+
+/// Which bytes a token may hold.
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        token[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    token
+};
 
 /// Optional whitespace.
 pub(crate) const OWS: [char; 2] = [' ', '\t'];
@@ -38,8 +66,13 @@ pub(crate) fn cut(text: &str, separator: char) -> (&str, Option<&str>) {
 /// have them (RFC 9110 §5.6.1.2).
 pub(crate) fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
+    let plain = !text.contains('"');
     std::iter::from_fn(move || {
-        let (piece, after) = cut(rest?, separator);
+        let (piece, after) = match rest?.split_once(separator) {
+            Some((piece, after)) if plain => (piece, Some(after)),
+            None if plain => (rest?, None),
+            _ => cut(rest?, separator),
+        };
         rest = after;
         Some(piece.trim_matches(OWS))
     })

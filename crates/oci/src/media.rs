@@ -39,8 +39,8 @@ pub enum MediaTypeError {
 /// What a client accepts. Its size is that of the headers it was read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
-    /// A media range and whether it is wanted (`q` above 0).
-    ranges: Vec<(String, bool)>,
+    /// Each on a line of its own, for no header holds a line break.
+    headers: String,
 }
 
 impl MediaType {
@@ -138,36 +138,39 @@ impl<'de> Deserialize<'de> for MediaType {
 }
 
 impl Accept {
-    /// Reads all `Accept` lines of a request: clients spread their types over several, in any order. Members that make
-    /// no sense are left out; when nothing remains, everything is accepted.
+    /// Keeps all `Accept` lines of a request: clients spread their types over several, in any order.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Accept {
         let mut accept = Accept::default();
-        for member in values.into_iter().flat_map(|value| field::split(value, ',')) {
-            // `MediaType` takes `*` for a token, so wildcards pass too.
-            let Ok(range) = essence(member) else {
-                continue;
-            };
-            accept.ranges.push((range.to_ascii_lowercase(), !is_refused(member)));
+        for value in values {
+            accept.headers.push_str(value);
+            accept.headers.push('\n');
         }
         accept
     }
 
-    /// Whether the client takes `media_type`: the most specific range that fits it decides (RFC 9110 §12.5.1).
+    /// Whether the client takes `media_type`: the most specific range that fits it decides (RFC 9110 §12.5.1), and of a range
+    /// that is named more than once the kinder word. Members that make no sense are left out; when nothing remains,
+    /// everything is accepted.
     pub fn allows(&self, media_type: &MediaType) -> bool {
-        if self.ranges.is_empty() {
-            return true;
-        }
         let kind = media_type.as_str().split('/').next().unwrap_or_default();
-        self.wants(media_type.as_str())
-            .or_else(|| self.wants(&format!("{kind}/*")))
-            .or_else(|| self.wants("*/*"))
-            .unwrap_or(false)
-    }
-
-    /// Of a range that is named more than once, the kinder word holds.
-    fn wants(&self, range: &str) -> Option<bool> {
-        let named = self.ranges.iter().filter(|(named, _)| named == range);
-        named.map(|(_, wanted)| *wanted).max()
+        let (mut exact, mut by_kind, mut any) = (None, None, None);
+        let mut is_empty = true;
+        for member in self.headers.lines().flat_map(|line| field::split(line, ',')) {
+            // A wildcard is a token, too.
+            let Ok(range) = essence(member) else { continue };
+            is_empty = false;
+            let word = if range.eq_ignore_ascii_case(media_type.as_str()) {
+                &mut exact
+            } else if range == "*/*" {
+                &mut any
+            } else if range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(kind)) {
+                &mut by_kind
+            } else {
+                continue;
+            };
+            *word = Some(word.unwrap_or(false) | !is_refused(member));
+        }
+        is_empty || exact.or(by_kind).or(any).unwrap_or(false)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The mirror itself, as its own process: the binary that users run, with a configuration file, a cache directory and
 //! two free ports.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -38,6 +39,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     args: Vec<String>,
     open_files: Option<u64>,
+    under: Vec<String>,
     wait: bool,
 }
 
@@ -63,6 +65,12 @@ impl Builder {
     /// Lets the process have at most so many files open (`RLIMIT_NOFILE`, both soft and hard).
     pub fn open_files(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
+        self
+    }
+
+    /// Runs it by another program, which is given these arguments before the command.
+    pub fn under(mut self, program: &[&str]) -> Self {
+        self.under = program.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -110,6 +118,7 @@ impl Mirror {
             env: Vec::new(),
             args: Vec::new(),
             open_files: None,
+            under: Vec::new(),
             wait: true,
         }
     }
@@ -327,8 +336,9 @@ impl Mirror {
 
     fn spawn(&mut self) {
         self.save_config();
-        let mut command = Command::new(binary());
-        command.arg("serve").arg("--config").arg(self.config_file()).args(&self.settings.args);
+        let mut words = self.settings.under.iter().map(OsString::from).chain([binary().into()]);
+        let mut command = Command::new(words.next().expect("at least the binary"));
+        command.args(words).arg("serve").arg("--config").arg(self.config_file()).args(&self.settings.args);
         command.env_remove("ENTREPOT_CONFIG").env("HOME", self.home.path());
         command.envs(self.settings.env.iter().cloned()).current_dir(self.home.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -346,6 +356,7 @@ impl Mirror {
 
     fn wait_ready(&mut self) {
         let start = Instant::now();
+        let limit = if self.settings.under.is_empty() { START } else { 12 * START };
         while plain_get(self.listen, "/v2/").is_err() {
             if let Some(status) = self.exited() {
                 // The readers may be a moment behind the exit.
@@ -353,8 +364,8 @@ impl Mirror {
                 panic!("the mirror ended at once ({status}); log:\n{}", self.log());
             }
             assert!(
-                start.elapsed() < START,
-                "the mirror does not answer /v2/ within {START:?}; log:\n{}",
+                start.elapsed() < limit,
+                "the mirror does not answer /v2/ within {limit:?}; log:\n{}",
                 self.log()
             );
             std::thread::sleep(Duration::from_millis(5));

@@ -31,7 +31,7 @@ pub use gateway::Seen;
 pub use image::{Blob, Document, Image, Platform};
 pub use names::Names;
 pub use podman::Podman;
-pub use process::{Missing, Output, Process, TempDir, find, go_tool, missing, run, until};
+pub use process::{Missing, Output, Process, TempDir, find, go_tool, missing, run, skip, until};
 pub use push::{Fetched, fetch};
 pub use registry::{Credentials, Registry};
 pub use skopeo::Skopeo;

@@ -27,11 +27,16 @@ pub struct Missing {
 impl Missing {
     /// Says so on the real standard error; panics when `CI=true`, where nothing may be skipped.
     pub fn report(&self) {
-        let line = format!("SKIPPED {}: {} not found\n", self.test, self.tools.join(", "));
-        // `eprintln!` would be captured by the harness, and a skip nobody sees is a lie.
-        let _ = std::io::stderr().write_all(line.as_bytes());
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}");
+        skip(&self.test, &format!("{} not found", self.tools.join(", ")));
     }
+}
+
+/// Says on the real standard error that a test does not run, and why; panics when `CI=true`, where nothing may be skipped.
+pub fn skip(test: &str, why: &str) {
+    let line = format!("SKIPPED {test}: {why}\n");
+    // `eprintln!` would be captured by the harness, and a skip nobody sees is a lie.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{line}");
 }
 
 /// `None` when every one of `tools` is installed.
