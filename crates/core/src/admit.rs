@@ -230,6 +230,7 @@ impl Door<'_> {
         let headers = &self.head.headers;
         // A digest leaves no choice.
         let chooses = matches!(call, Request::Manifest(Reference::Tag(_)));
+        let pulls = matches!(call, Request::Manifest(_)) && self.head.method == Method::GET;
         let ranged = matches!(call, Request::Blob(_)) && self.head.method == Method::GET;
         Ok(Admitted::Call(Box::new(Incoming {
             client,
@@ -243,7 +244,7 @@ impl Door<'_> {
                 .and_then(|text| RangeRequest::parse(text).ok()),
             if_range: single(headers, &header::IF_RANGE).map(str::to_owned),
             if_none_match: EntityTags::parse(texts(headers, &header::IF_NONE_MATCH)),
-            puller: single(headers, &header::USER_AGENT).and_then(Puller::of),
+            puller: single(headers, &header::USER_AGENT).filter(|_| pulls).and_then(Puller::of),
         })))
     }
 

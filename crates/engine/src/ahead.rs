@@ -22,10 +22,10 @@ impl<H: Host> Engine<H> {
     /// another's fill, its blobs would only be fetched twice.
     pub(crate) fn start_ahead(&self, call: &Incoming, place: &Place, found: &Found) {
         let first = found.trace.verdict == Verdict::Miss && !found.trace.collapsed;
-        let Some(puller) = call.puller.clone().filter(|_| first && place.source.mirror) else { return };
-        if call.head_only || !self.host.blobs().is_followed() {
+        if !first || call.head_only || !place.source.mirror || !self.host.blobs().is_followed() {
             return;
         }
+        let Some(puller) = call.puller.clone() else { return };
         if let Some(bytes) = found.bytes.clone() {
             let held = Held { digest: found.digest, media_type: found.media_type.clone(), bytes };
             self.host.start(Job::Ahead { place: place.clone(), ahead: Ahead::Of(held, puller) });
