@@ -15,6 +15,8 @@ const LAYERS: u64 = 8;
 const IMAGE: u64 = 150_000_000;
 /// Layers that one client has on the way at one time, as Docker does.
 const AT_ONCE: usize = 3;
+/// Over which a layer comes from upstream, at most, each with pieces of its own.
+const CONNECTIONS: usize = 8;
 /// Rounds at most: whether fifty clients have their first byte as soon as one has is measured in time, on a machine that
 /// may have other things to do. Bytes and memory must be right in every one.
 const ROUNDS: usize = 3;
@@ -56,7 +58,8 @@ async fn pull_all(image: &Arc<Image>, clients: usize) -> Duration {
     for (body, digest) in image.layers.iter().zip(&image.layer_digests) {
         let path = format!("/v2/team/app/blobs/{digest}");
         assert_eq!(bench.upstream.bytes_sent(&path), body.len().expect("a length"), "each byte once");
-        assert_eq!(bench.upstream.count(Method::Any, &path), 1, "{:?}", bench.upstream.summary());
+        let connections = bench.upstream.count(Method::Any, &path);
+        assert!((1..=CONNECTIONS).contains(&connections), "{:?}", bench.upstream.summary());
     }
     let crossed = wan.bytes_down();
     assert!(crossed < IMAGE + IMAGE / 100, "{crossed} bytes crossed the link");

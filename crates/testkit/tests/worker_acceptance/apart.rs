@@ -33,6 +33,10 @@ const AT_HOME_ONLY: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "a layer comes over one connection: pieces of it could be put together in the isolate alone, and no body passes there",
+        &["upstream_faults/pieces.rs"],
+    ),
+    (
         "bodies pass through the platform, which does not tell of pauses in them",
         &[
             "t_uf5_a_blob_that_stalls_or_drips_is_given_up",
