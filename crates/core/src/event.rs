@@ -127,7 +127,10 @@ impl Text {
     /// Header values may hold any byte; those that are no UTF-8 show as replacement characters.
     pub fn from_bytes(foreign: &[u8]) -> Text {
         let cut = foreign.get(..MAX_TEXT * 4 + 4).unwrap_or(foreign);
-        Text::new(&String::from_utf8_lossy(cut))
+        match str::from_utf8(cut) {
+            Ok(text) => Text::new(text),
+            Err(_) => Text::new(&String::from_utf8_lossy(cut)),
+        }
     }
 
     pub fn as_str(&self) -> &str {

@@ -152,6 +152,9 @@ impl Accept {
     /// that is named more than once the kinder word. Members that make no sense are left out; when nothing remains,
     /// everything is accepted.
     pub fn allows(&self, media_type: &MediaType) -> bool {
+        if self.names(media_type.as_str()) {
+            return true;
+        }
         let kind = media_type.as_str().split('/').next().unwrap_or_default();
         let (mut exact, mut by_kind, mut any) = (None, None, None);
         let mut is_empty = true;
@@ -171,6 +174,17 @@ impl Accept {
             *word = Some(word.unwrap_or(false) | !is_refused(member));
         }
         is_empty || exact.or(by_kind).or(any).unwrap_or(false)
+    }
+
+    /// Whether a member is `range` and nothing else, as clients send what they are after: no word is kinder.
+    fn names(&self, range: &str) -> bool {
+        let headers = self.headers.as_bytes();
+        // What stands in quotes is no member.
+        let is_plain = !self.headers.contains('"');
+        is_plain
+            && headers
+                .split(|byte| matches!(byte, b',' | b'\n'))
+                .any(|member| member.trim_ascii().eq_ignore_ascii_case(range.as_bytes()))
     }
 }
 
@@ -264,6 +278,7 @@ mod tests {
             (&["*/*;q=0"], false, false),
             (&["*/*;q=0.001"], true, true),
             (&["application/vnd.oci.image.index.v1+json;x=\",\";q=0, */*"], false, true),
+            (&["text/html;x=\",application/vnd.oci.image.index.v1+json,\""], false, false),
             (
                 &["application/vnd.oci.image.index.v1+json;q=0, application/vnd.oci.image.index.v1+json"],
                 true,
