@@ -1,7 +1,7 @@
 //! What a client will ask for after the manifest that it has just been given, so that it is on its way by then.
 
 use entrepot_oci::Digest;
-use entrepot_oci::manifest::{Descriptor, Manifest, Platform};
+use entrepot_oci::manifest::{Descriptor, Manifest};
 
 /// How clients that pull an image name themselves when they GET its manifest. Those that only look, compare or copy are not
 /// among them: Renovate, `crane digest`, `skopeo inspect`, browsers.
@@ -9,38 +9,27 @@ const PULLERS: [&str; 5] = ["docker/", "containerd/", "cri-o/", "buildkit/", "co
 /// Blobs of one image that are fetched ahead at most; no image that runs has as many.
 const MAX_BLOBS: usize = 256;
 
-/// A client that pulls whatever manifest it GETs.
+/// A client that pulls whatever manifest it GETs, by the name it gives itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Puller {
-    /// What it runs on, as far as it says.
-    platform: Option<Platform>,
-}
+pub struct Puller(String);
 
 impl Puller {
     /// Judges a `User-Agent`: `docker/24.0.7 go/go1.20.10 … os/linux arch/amd64 …`, `containerd/1.7.2`.
     pub fn of(user_agent: &str) -> Option<Puller> {
-        PULLERS.iter().any(|name| user_agent.starts_with(name)).then(|| {
-            let said = |key: &str| user_agent.split(' ').find_map(|word| word.strip_prefix(key));
-            let platform = match (said("os/"), said("arch/")) {
-                (Some(os), Some(architecture)) => {
-                    Some(Platform { os: os.to_owned(), architecture: architecture.to_owned(), variant: None })
-                }
-                _ => None,
-            };
-            Puller { platform }
-        })
+        PULLERS.iter().any(|name| user_agent.starts_with(name)).then(|| Puller(user_agent.to_owned()))
     }
 
     /// The member of an index that it will ask for, where that is certain: several variants are told apart by what it does
     /// not say.
     pub fn child(&self, index: &Manifest) -> Option<Digest> {
-        let platform = self.platform.as_ref()?;
+        let said = |key: &str| self.0.split(' ').find_map(|word| word.strip_prefix(key));
+        let (os, architecture) = (said("os/")?, said("arch/")?);
         let runs = |child: &&Descriptor| {
             child.media_type.is_manifest()
                 && child
                     .platform
                     .as_deref()
-                    .is_some_and(|its| its.os == platform.os && its.architecture == platform.architecture)
+                    .is_some_and(|its| its.os == os && its.architecture == architecture)
         };
         let mut children = index.children.iter().filter(runs);
         children.next().filter(|_| children.next().is_none()).map(|child| child.digest)
