@@ -182,8 +182,12 @@ impl Layout {
     }
 }
 
-/// Reserves a stretch of a file, in steps: file systems in memory make all the pages, and nobody can write meanwhile.
+/// Reserves a stretch of a file, in steps: nobody can write meanwhile. Not of a file in memory, which has no order to gain by
+/// it: making its pages takes as long as filling them.
 pub(crate) fn reserve(file: &File, stretch: Range<u64>) -> io::Result<()> {
+    if is_memory(file) {
+        return Ok(());
+    }
     for from in stretch.clone().step_by(RESERVED as usize) {
         let bytes = RESERVED.min(stretch.end - from);
         match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), from, bytes) {
@@ -193,6 +197,12 @@ pub(crate) fn reserve(file: &File, stretch: Range<u64>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the file lies in memory and nowhere else.
+pub(super) fn is_memory(file: &File) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type as u64 == TMPFS)
 }
 
 fn folders(path: PathBuf) -> impl Iterator<Item = PathBuf> {

@@ -174,7 +174,7 @@ pub(super) fn resident(file: &File, at: u64, most: usize) -> usize {
 pub(super) fn read_now(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     use rustix::io::{Errno, ReadWriteFlags, preadv2};
     match preadv2(file, &mut [io::IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP) if is_memory(file) => file.read_at(buffer, at),
+        Err(Errno::OPNOTSUPP) if super::layout::is_memory(file) => file.read_at(buffer, at),
         read => Ok(read?),
     }
 }
@@ -182,11 +182,4 @@ pub(super) fn read_now(file: &File, buffer: &mut [u8], at: u64) -> io::Result<us
 #[cfg(not(target_os = "linux"))]
 pub(super) fn read_now(_: &File, _: &mut [u8], _: u64) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Whether the file lies in memory and nowhere else.
-#[cfg(target_os = "linux")]
-fn is_memory(file: &File) -> bool {
-    const TMPFS: u64 = 0x0102_1994;
-    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type as u64 == TMPFS)
 }
