@@ -17,6 +17,8 @@ pub(crate) struct Machine {
     pub(crate) processors: usize,
     pub(crate) memory_gb: f64,
     pub(crate) kernel: String,
+    /// What the kernel uses where nobody chooses: over loopback, too, `bbr` paces what is sent by timers.
+    pub(crate) congestion_control: String,
     pub(crate) system: String,
     /// Processes that ran or waited when the bench began, on average over a minute.
     pub(crate) load: f64,
@@ -37,6 +39,8 @@ impl Machine {
             processors: std::thread::available_parallelism().map_or(0, usize::from),
             memory_gb: (memory_kb * 1024.0 / 1e8_f64).round() / 10.0,
             kernel: said("uname", &["-sr"]),
+            congestion_control: fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+                .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned()),
             system: value(&release, "PRETTY_NAME", '=').trim_matches('"').to_owned(),
             load: load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
             versions: versions(),

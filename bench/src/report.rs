@@ -75,11 +75,12 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "{} × {}, {} GB, {}, {}, load {:.2} at the beginning. {}",
+            "{} × {}, {} GB, {}, TCP by {}, {}, load {:.2} at the beginning. {}",
             machine.processors,
             machine.processor,
             machine.memory_gb,
             machine.kernel,
+            machine.congestion_control,
             machine.system,
             machine.load,
             if self.access_log {
