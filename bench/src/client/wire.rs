@@ -15,6 +15,8 @@ use crate::upstream::ACCEPT;
 const SILENCE: Duration = Duration::from_secs(300);
 /// What is taken from the socket in one call, at most.
 const PIECE: usize = 256 * 1024;
+/// As whom clients name themselves: mirrors may tell those that pull an image from those that look at it.
+const PULLER: &str = "containerd/1.7.24";
 
 /// A connection to a server, and what was read beyond the last head.
 #[derive(Debug)]
@@ -100,7 +102,9 @@ impl Connection {
 /// A GET; `range` is of the first and the last byte.
 pub(super) fn request(path: &str, range: Option<(u64, u64)>) -> String {
     let range = range.map(|(first, last)| format!("range: bytes={first}-{last}\r\n")).unwrap_or_default();
-    format!("GET {path} HTTP/1.1\r\nhost: bench.test\r\naccept: {ACCEPT}\r\n{range}\r\n")
+    format!(
+        "GET {path} HTTP/1.1\r\nhost: bench.test\r\nuser-agent: {PULLER}\r\naccept: {ACCEPT}\r\n{range}\r\n"
+    )
 }
 
 /// Takes bytes off a socket without copying them anywhere.
