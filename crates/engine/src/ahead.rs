@@ -6,6 +6,7 @@ use entrepot_core::admit::Incoming;
 use entrepot_core::ahead::{self, Puller};
 use entrepot_core::answer::Verdict;
 use entrepot_core::upstream::What;
+use entrepot_core::upstream::pieces::AHEAD;
 use entrepot_oci::manifest::{Kind, Manifest};
 use entrepot_oci::{Digest, Reference};
 
@@ -73,7 +74,7 @@ impl<H: Host> Engine<H> {
         if self.absent(place, &What::Blob(digest)).await.is_err() {
             return;
         }
-        let Some(_further) = self.further(&place.source) else { return };
+        let Some(_further) = self.further(&place.source, AHEAD) else { return };
         if let Claim::Yours(ticket, follower) = self.host.blobs().claim(digest, &place.key("fill", "")).await
         {
             drop(follower);

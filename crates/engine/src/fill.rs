@@ -9,7 +9,7 @@ use entrepot_core::config::Source;
 use entrepot_core::event::Event;
 use entrepot_core::failure::{Failure, Reason};
 use entrepot_core::integrity;
-use entrepot_core::upstream::pieces::{self, Line, Pieces};
+use entrepot_core::upstream::pieces::{self, FURTHER, Line, Pieces};
 use entrepot_core::upstream::{Exchange, Fault, Origin, Reply, Verb, What};
 use entrepot_oci::Digest;
 use futures_util::StreamExt as _;
@@ -163,7 +163,7 @@ impl<H: Host> Engine<H> {
         loop {
             let line = self.line(&filling.upstream);
             while filling.ticket.takes_pieces() && pieces.want_another(running.len(), line) {
-                let Some(further) = self.further(source) else { break };
+                let Some(further) = self.further(source, FURTHER) else { break };
                 let Some(wanted) = pieces.take(line) else { break };
                 let exchange = guide.piece(wanted.clone());
                 running.push(
@@ -298,8 +298,9 @@ impl<H: Host> Engine<H> {
         self.host.state(|state| state.line(registry, now))
     }
 
-    pub(crate) fn further<'a>(&'a self, source: &'a Source) -> Option<Further<'a, H>> {
-        let granted = self.host.state(|state| state.take_further(source));
+    /// One more connection to `source` beside the first ones of fills, if there may be one, and `most` in all.
+    pub(crate) fn further<'a>(&'a self, source: &'a Source, most: usize) -> Option<Further<'a, H>> {
+        let granted = self.host.state(|state| state.take_further(source, most));
         granted.then(|| Further { engine: self, source })
     }
 }

@@ -13,6 +13,9 @@ use crate::time::Mono;
 pub const STREAMS: usize = 8;
 /// Connections beside their first ones that all fills from one source may have together.
 pub const FURTHER: usize = 24;
+/// As [`FURTHER`], for fills that go ahead of a client. They may have a few more: a large layer takes all that pieces may
+/// have, and the small ones, which gain little by pieces, would not even begin.
+pub const AHEAD: usize = FURTHER + 8;
 
 /// A line on which the window may be what limits a connection.
 const FAR: Duration = Duration::from_millis(20);

@@ -11,7 +11,7 @@ use url::Url;
 use super::bounded::Bounded;
 use super::budget::{Budget, Departure};
 use super::health::{Breaker, Health, Refused};
-use super::pieces::{FURTHER, Line};
+use super::pieces::Line;
 use super::{Origin, Token, TokenKey};
 use crate::config::Source;
 use crate::time::{Mono, Now, Wall};
@@ -149,10 +149,11 @@ impl UpstreamState {
         }
     }
 
-    /// Whether a fill from `source` may have one more connection beside its first; [`UpstreamState::give_back`] ends it.
-    pub fn take_further(&mut self, source: &Source) -> bool {
+    /// Whether there may be one more connection to `source` beside the first ones of fills, and `most` in all;
+    /// [`UpstreamState::give_back`] ends it.
+    pub fn take_further(&mut self, source: &Source, most: usize) -> bool {
         let taken = self.further.entry(source.name.clone()).or_default();
-        let granted = *taken < FURTHER;
+        let granted = *taken < most;
         *taken += usize::from(granted);
         granted
     }

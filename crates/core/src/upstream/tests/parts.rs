@@ -3,7 +3,7 @@
 use super::*;
 use crate::failure::Reason;
 use crate::upstream::Origin;
-use crate::upstream::pieces::{FURTHER, Line};
+use crate::upstream::pieces::{AHEAD, FURTHER, Line};
 
 const BLOB: [(&str, &str); 2] = [("content-length", "100"), ("etag", "\"v1\"")];
 
@@ -188,11 +188,13 @@ fn the_way_to_blobs_is_measured_where_they_are() {
 fn further_connections_are_counted_for_each_source() {
     let mut state = UpstreamState::new();
     let other = Source { name: "other".into(), ..hub() };
-    let taken = (0..100).filter(|_| state.take_further(&hub())).count();
+    let taken = (0..100).filter(|_| state.take_further(&hub(), FURTHER)).count();
     assert_eq!(taken, FURTHER);
-    assert!(state.take_further(&other));
+    assert!(state.take_further(&other, FURTHER));
     state.give_back(&hub());
-    assert!(state.take_further(&hub()) && !state.take_further(&hub()));
+    assert!(state.take_further(&hub(), FURTHER) && !state.take_further(&hub(), FURTHER));
+    let ahead = (0..100).filter(|_| state.take_further(&hub(), AHEAD)).count();
+    assert_eq!(ahead, AHEAD - FURTHER, "who goes ahead need not wait for large layers");
 }
 
 fn value(text: &str) -> HeaderValue {
