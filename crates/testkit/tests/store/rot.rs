@@ -182,6 +182,9 @@ async fn t_df2_a_read_error() {
     {
         assert_eq!((answer.status, &answer.digest), (200, &blob.digest));
     }
+    bench.mirror.wait_until(Duration::from_secs(30), "the error is found", |mirror| {
+        mirror.metric("entrepot_quarantined_objects", &[]) == 1.0
+    });
     blob.store(&bench).await;
     assert_eq!(bench.upstream.count(Method::Get, &blob.path), 2);
     assert_eq!(bench.mirror.metric("entrepot_quarantined_objects", &[]), 1.0);
