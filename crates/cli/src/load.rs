@@ -26,8 +26,9 @@ pub(crate) enum Source {
     BuiltIn,
 }
 
-/// A configuration, and the secrets that were read for it.
+/// A configuration, its text, and the secrets that were read for it.
 pub(crate) struct Content {
+    pub(crate) text: String,
     pub(crate) loaded: Loaded,
     pub(crate) secrets: Vec<SecretRef>,
 }
@@ -105,7 +106,7 @@ impl Source {
             Ok(secret)
         };
         let loaded = config::parse(&text, &self.to_string(), &mut fetch).map_err(Refusal::Wrong)?;
-        Ok(Content { loaded, secrets })
+        Ok(Content { text, loaded, secrets })
     }
 }
 

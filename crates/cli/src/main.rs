@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use entrepot_core::config::{self, Config};
+use entrepot_core::config;
 use entrepot_server::Start;
 
 use load::{Refusal, Source};
@@ -65,10 +65,12 @@ fn main() -> ExitCode {
 
 fn serve(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
-    let config = loaded(&source)?;
-    let config_path = source.path().cloned();
+    let read = source.load()?;
+    warn(&read.loaded.warnings);
+    let config = read.loaded.config;
+    let file = source.path().map(|path| (path.clone(), read.text));
     let reload = Box::new(move || source.load().map(|read| read.loaded.config).map_err(|e| e.to_string()));
-    match entrepot_server::serve(Start { config, config_path, reload }) {
+    match entrepot_server::serve(Start { config, file, reload }) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             say(&mut std::io::stderr(), &format!("entrepot: {error:#}"));
@@ -93,15 +95,11 @@ fn check(choice: Choice) -> Result<ExitCode, Refusal> {
 
 fn show(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
-    let config = loaded(&source)?;
-    say(&mut std::io::stdout(), &format!("# {source}\n{}", config::show(&config).trim_end()));
-    Ok(ExitCode::SUCCESS)
-}
-
-fn loaded(source: &Source) -> Result<Config, Refusal> {
     let read = source.load()?;
     warn(&read.loaded.warnings);
-    Ok(read.loaded.config)
+    let config = read.loaded.config;
+    say(&mut std::io::stdout(), &format!("# {source}\n{}", config::show(&config).trim_end()));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn warn(warnings: &[config::Problem]) {

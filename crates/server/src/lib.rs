@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use host::Native;
 use listen::Door;
 use metrics::Metrics;
+use reload::Reload;
 use store::{Limits, Store};
 
 /// How long requests and fills under way may go on after SIGTERM.
@@ -45,15 +46,17 @@ const DISK_THREADS: usize = 64;
 /// What `serve` starts from.
 pub struct Start {
     pub config: Config,
-    /// The file it came from, if any; a change of it is a reason to reload.
-    pub config_path: Option<PathBuf>,
+    /// The file it came from, if any, and what was read of it; a change of it is a reason to reload.
+    pub file: Option<(PathBuf, String)>,
     /// Reads the configuration anew. The error is for the operator.
     pub reload: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
 }
 
 impl std::fmt::Debug for Start {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Start").field("config_path", &self.config_path).finish_non_exhaustive()
+        f.debug_struct("Start")
+            .field("file", &self.file.as_ref().map(|(path, _)| path))
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,8 +102,10 @@ async fn run(start: Start) -> anyhow::Result<()> {
         config.listen.iter().map(|address| listen(*address)).collect::<anyhow::Result<Vec<_>>>()?;
     let admin = config.admin.map(listen).transpose()?;
     greet(config, &dir);
+    let config = config.clone();
+    let reload = Reload::new(start).context("signals cannot be listened to")?;
 
-    let host = Native::new(start.config.clone(), store.clone(), signing_key, Arc::new(Metrics::default()));
+    let host = Native::new(config, store.clone(), signing_key, Arc::new(Metrics::default()));
     let engine = Engine::new(host.clone());
     let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
     let door =
@@ -113,7 +118,7 @@ async fn run(start: Start) -> anyhow::Result<()> {
         tokio::spawn(admin::serve(listener, engine.clone(), draining.clone(), stop.clone()));
     }
     tokio::spawn(store.clone().upkeep(stop.clone()));
-    tokio::spawn(reload::watch(start, host.clone(), tls, stop.clone()));
+    tokio::spawn(reload.run(host.clone(), tls, stop.clone()));
 
     ended().await?;
     tracing::info!("draining: no new connections, and up to {} s for what is under way", DRAIN.as_secs());

@@ -10,7 +10,7 @@ use entrepot_core::event::Event;
 use entrepot_engine::ports::Host;
 use notify::event::{AccessKind, EventKind};
 use notify::{RecursiveMode, Watcher};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,52 +21,69 @@ use crate::{Start, limits};
 /// Editors and mounts change a file in several steps.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Reloads until `stop`. A configuration that is not valid changes nothing, and the log says why.
-pub(crate) async fn watch(start: Start, host: Arc<Native>, tls: Option<Acceptor>, stop: CancellationToken) {
-    let (changed, mut changes) = mpsc::channel(1);
-    // Dropping the watcher ends it.
-    let _watcher = start.config_path.as_deref().and_then(|path| watcher(path, changed.clone()));
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        return;
-    };
-    let mut current = start.config.clone();
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {}
-            _ = changes.recv() => {
-                tokio::time::sleep(SETTLE).await;
-                while changes.try_recv().is_ok() {}
-            }
-            () = stop.cancelled() => return,
-        }
-        match (start.reload)() {
-            Ok(config) => {
-                warn_of_fixed(&current, &config);
-                if let (Some(acceptor), Some(files)) = (&tls, &config.tls)
-                    && let Err(error) = acceptor.reload(files)
-                {
-                    tracing::error!(%error, "the certificate is not reloaded; the one in use stays");
+/// What tells that there may be a new configuration. It listens from when it is made: what comes while the rest still
+/// starts is not missed.
+pub(crate) struct Reload {
+    start: Start,
+    hangup: Signal,
+    changes: mpsc::Receiver<()>,
+    /// Dropping it ends it.
+    _watcher: Option<notify::RecommendedWatcher>,
+}
+
+impl Reload {
+    /// # Errors
+    /// The process cannot be told of signals.
+    pub(crate) fn new(start: Start) -> std::io::Result<Reload> {
+        let hangup = signal(SignalKind::hangup())?;
+        let (changed, changes) = mpsc::channel(1);
+        let watcher = start.file.as_ref().and_then(|(path, text)| watcher(path, text, changed));
+        Ok(Reload { start, hangup, changes, _watcher: watcher })
+    }
+
+    /// Reloads until `stop`. A configuration that is not valid changes nothing, and the log says why.
+    pub(crate) async fn run(mut self, host: Arc<Native>, tls: Option<Acceptor>, stop: CancellationToken) {
+        let mut current = self.start.config.clone();
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {}
+                Some(()) = self.changes.recv() => {
+                    tokio::time::sleep(SETTLE).await;
+                    while self.changes.try_recv().is_ok() {}
                 }
-                host.store().set_limits(limits(&config));
-                current = config.clone();
-                host.reconfigure(config);
-                host.observe(Event::Reloaded { accepted: true });
-                tracing::info!("the configuration is reloaded");
+                () = stop.cancelled() => return,
             }
-            Err(problems) => {
-                host.observe(Event::Reloaded { accepted: false });
-                tracing::error!(%problems, "the new configuration is not valid; the one in force stays");
+            match (self.start.reload)() {
+                Ok(config) => {
+                    warn_of_fixed(&current, &config);
+                    if let (Some(acceptor), Some(files)) = (&tls, &config.tls)
+                        && let Err(error) = acceptor.reload(files)
+                    {
+                        tracing::error!(%error, "the certificate is not reloaded; the one in use stays");
+                    }
+                    host.store().set_limits(limits(&config));
+                    current = config.clone();
+                    host.reconfigure(config);
+                    host.observe(Event::Reloaded { accepted: true });
+                    tracing::info!("the configuration is reloaded");
+                }
+                Err(problems) => {
+                    host.observe(Event::Reloaded { accepted: false });
+                    tracing::error!(%problems, "the new configuration is not valid; the one in force stays");
+                }
             }
         }
     }
 }
 
 /// Watches the folder, since mounted configurations are replaced by renaming a link (Kubernetes' ConfigMaps).
-fn watcher(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+/// `text`: what has been read of the file.
+fn watcher(path: &Path, text: &str, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     let path = std::path::absolute(path).ok()?;
     let folder = path.parent()?.to_owned();
-    let mut last = std::fs::read(&path).ok();
-    let mut before = seen(&path);
+    let mut last = Some(text.as_bytes().to_vec());
+    let mut before = None;
+    let (file, sender) = (path.clone(), changed.clone());
     let told = move |event: notify::Result<notify::Event>| {
         // Opening the file is an event as well, and reading it here would be one after the other without end.
         let opened = |event: notify::Event| matches!(event.kind, EventKind::Access(AccessKind::Open(_)));
@@ -74,21 +91,27 @@ fn watcher(path: &Path, changed: mpsc::Sender<()>) -> Option<notify::Recommended
             return;
         }
         // Others may write beside it, as a log does with every line: that is no reason to read it.
-        let now = seen(&path);
+        let now = seen(&file);
         if now == before {
             return;
         }
         before = now;
-        let content = std::fs::read(&path).ok();
+        let content = std::fs::read(&file).ok();
         if content.is_some() && content != last {
             last = content;
             // One waiting notice is enough.
-            let _ = changed.try_send(());
+            let _ = sender.try_send(());
         }
     };
     let mut watcher = notify::recommended_watcher(told).ok()?;
     match watcher.watch(&folder, RecursiveMode::NonRecursive) {
-        Ok(()) => Some(watcher),
+        Ok(()) => {
+            // It may have changed between being read and being watched.
+            if std::fs::read(&path).is_ok_and(|now| now != text.as_bytes()) {
+                let _ = changed.try_send(());
+            }
+            Some(watcher)
+        }
         Err(error) => {
             tracing::warn!(%error, folder = %folder.display(), "changes of the configuration cannot be watched; send SIGHUP after one");
             None
