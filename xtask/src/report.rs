@@ -9,6 +9,11 @@ pub(crate) enum Done {
     Passed,
     /// Passed but for tests that did not run; each as `name: why`.
     PassedBut(Vec<String>),
+    /// Passed but for `tests`, which failed beside others and passed alone, and for those that did not run.
+    Unsteady {
+        tests: Vec<String>,
+        skips: Vec<String>,
+    },
     /// Did not run, and need not: it is not counted.
     Optional(String),
 }
@@ -18,6 +23,7 @@ pub(crate) struct Report {
     passed: Vec<(String, Duration)>,
     failed: Vec<(String, String)>,
     skipped: Vec<String>,
+    unsteady: Vec<String>,
     optional: Vec<String>,
 }
 
@@ -37,6 +43,12 @@ impl Report {
                 self.passed.push((name.to_owned(), took));
                 self.skipped.extend(skips);
                 "passed"
+            }
+            Ok(Done::Unsteady { tests, skips }) => {
+                self.passed.push((name.to_owned(), took));
+                self.skipped.extend(skips);
+                self.unsteady.extend(tests.iter().map(|test| format!("{name}: {test}")));
+                "passed, unsteadily"
             }
             Ok(Done::Optional(why)) => {
                 self.optional.push(format!("{name}: {why}"));
@@ -61,6 +73,9 @@ impl Report {
         }
         for left_out in &self.optional {
             println!("optional            {left_out}");
+        }
+        for test in &self.unsteady {
+            println!("UNSTEADY            {test}: failed beside others, passed alone");
         }
         for skip in &self.skipped {
             println!("SKIPPED             {skip}");
@@ -97,8 +112,11 @@ mod tests {
         let mut report = Report::default();
         assert!(report.step("good", || Ok(Done::Passed)));
         assert!(report.step("left out", || Ok(Done::Optional("not installed".into()))));
+        let unsteady = || Ok(Done::Unsteady { tests: vec!["now and then".into()], skips: Vec::new() });
+        assert!(report.step("unsteady", unsteady));
+        assert_eq!(report.unsteady, ["unsteady: now and then"]);
         assert!(!report.step("bad", || bail!("broken")));
-        assert_eq!((report.passed.len(), report.failed.len(), report.skipped.len()), (1, 1, 0));
+        assert_eq!((report.passed.len(), report.failed.len(), report.skipped.len()), (2, 1, 0));
         assert!(report.finish().is_err());
         assert!(Report::default().finish().is_ok());
     }

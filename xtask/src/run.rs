@@ -28,23 +28,43 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs with the output shown and looked at: answers the lines that `SKIPPED ` begins, even from a run that fails.
-pub(crate) fn run_noting_skips(command: Command) -> (Result<()>, Vec<String>) {
-    eprintln!("$ {}", shown(&command));
-    noting_skips(command, std::io::stdout(), std::io::stderr())
+/// What the output of tests says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// What stands behind `SKIPPED `, once each.
+    pub(crate) skips: Vec<String>,
+    /// The names of the tests that failed.
+    pub(crate) failed: Vec<String>,
 }
 
-fn noting_skips(
+impl Noted {
+    fn line(&mut self, line: &str) {
+        let failed = |line: &str| Some(line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?.to_owned());
+        if let Some(skip) = line.strip_prefix("SKIPPED ") {
+            self.skips.push(skip.to_owned());
+        } else if let Some(name) = failed(line) {
+            self.failed.push(name);
+        }
+    }
+}
+
+/// Runs with the output shown and looked at, that of a run that fails, too.
+pub(crate) fn run_noting(command: Command) -> (Result<()>, Noted) {
+    eprintln!("$ {}", shown(&command));
+    noting(command, std::io::stdout(), std::io::stderr())
+}
+
+fn noting(
     mut command: Command,
     stdout: impl Write + Send + 'static,
     stderr: impl Write + Send + 'static,
-) -> (Result<()>, Vec<String>) {
-    let skips = Arc::new(Mutex::new(Vec::new()));
+) -> (Result<()>, Noted) {
+    let noted = Arc::new(Mutex::new(Noted::default()));
     let outcome = (|| {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| shown(&command))?;
-        let out = child.stdout.take().map(|pipe| relay(pipe, stdout, skips.clone()));
-        let err = child.stderr.take().map(|pipe| relay(pipe, stderr, skips.clone()));
+        let out = child.stdout.take().map(|pipe| relay(pipe, stdout, noted.clone()));
+        let err = child.stderr.take().map(|pipe| relay(pipe, stderr, noted.clone()));
         let status = child.wait()?;
         for reader in [out, err].into_iter().flatten() {
             // A reader only ends early if our own output is closed, and then nobody is left to tell.
@@ -55,10 +75,10 @@ fn noting_skips(
         }
         Ok(())
     })();
-    let mut skips = std::mem::take(&mut *skips.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-    skips.sort();
-    skips.dedup();
-    (outcome, skips)
+    let mut noted = std::mem::take(&mut *noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    noted.skips.sort();
+    noted.skips.dedup();
+    (outcome, noted)
 }
 
 /// Standard output as text; an error unless it succeeds.
@@ -78,15 +98,14 @@ pub(crate) fn succeeds(mut command: Command) -> bool {
 fn relay(
     from: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
-    skips: Arc<Mutex<Vec<String>>>,
+    noted: Arc<Mutex<Noted>>,
 ) -> std::thread::JoinHandle<()> {
     std::thread::spawn(move || {
         let mut lines = BufReader::new(from);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            if let Some(skip) = String::from_utf8_lossy(&line).trim().strip_prefix("SKIPPED ") {
-                skips.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(skip.to_owned());
-            }
+            let text = String::from_utf8_lossy(&line);
+            noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).line(text.trim());
             if to.write_all(&line).is_err() {
                 return;
             }
@@ -105,11 +124,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skips_are_noted_from_both_streams_of_a_run_that_fails() {
-        let script = "echo SKIPPED b: no tool; echo '  SKIPPED a: no tool' >&2; echo not SKIPPED c; exit 3";
+    fn skips_and_failures_are_noted_from_both_streams_of_a_run_that_fails() {
+        let script = "echo SKIPPED b: no tool; echo '  SKIPPED a: no tool' >&2; echo not SKIPPED c; \
+                      echo test one::two ... FAILED; echo test one::three ... ok; exit 3";
         // Into the void: a run that looks at this test's own output must not find them.
-        let (outcome, skips) = noting_skips(command("sh", ["-c", script]), std::io::sink(), std::io::sink());
+        let (outcome, noted) = noting(command("sh", ["-c", script]), std::io::sink(), std::io::sink());
         assert!(outcome.is_err());
-        assert_eq!(skips, ["a: no tool", "b: no tool"]);
+        assert_eq!(noted.skips, ["a: no tool", "b: no tool"]);
+        assert_eq!(noted.failed, ["one::two"]);
     }
 }
