@@ -88,9 +88,10 @@ fn failpoints() -> fail::FailScenario<'static> {
 }
 
 async fn run(start: Start) -> anyhow::Result<()> {
-    let config = &start.config;
-    let dir = cache_dir(config)?;
-    let limits = limits(config);
+    let config = start.config.clone();
+    let reload = Reload::new(start).context("signals cannot be listened to")?;
+    let dir = cache_dir(&config)?;
+    let limits = limits(&config);
     let opened = dir.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&opened, limits))
         .await?
@@ -101,9 +102,7 @@ async fn run(start: Start) -> anyhow::Result<()> {
     let listeners =
         config.listen.iter().map(|address| listen(*address)).collect::<anyhow::Result<Vec<_>>>()?;
     let admin = config.admin.map(listen).transpose()?;
-    greet(config, &dir);
-    let config = config.clone();
-    let reload = Reload::new(start).context("signals cannot be listened to")?;
+    greet(&config, &dir);
 
     let host = Native::new(config, store.clone(), signing_key, Arc::new(Metrics::default()));
     let engine = Engine::new(host.clone());

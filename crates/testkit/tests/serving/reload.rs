@@ -1,5 +1,8 @@
 //! A new configuration, without a restart.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -70,6 +73,36 @@ async fn a_changed_file_is_reloaded_without_dropping_a_connection() {
         (Some(true), digest),
         "the download that was under way ends whole"
     );
+}
+
+/// A file that changes after it was read for the start, and before anything is served, is taken up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_during_the_start_is_reloaded() {
+    let (one, two) = images();
+    // The start reads the password after the file that names it, and waits for it: nobody has written to the pipe yet.
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("password");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let slow = config(&[("one", &one)], "").replace(
+        "mirror: true }",
+        &format!("mirror: true, auth: {{ username: u, password_file: \"{}\" }} }}", pipe.display()),
+    );
+    let mut mirror = Mirror::builder(slow).without_waiting().start();
+    let open = || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe);
+    let start = std::time::Instant::now();
+    let mut writer = loop {
+        // Refused until it is being read.
+        if let Ok(writer) = open() {
+            break writer;
+        }
+        assert!(start.elapsed() < SOON, "the password is not read:\n{}", mirror.log());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    mirror.write_config(config(&[("one", &one), ("two", &two)], ""));
+    writer.write_all(b"password").unwrap();
+    drop(writer);
+    mirror.wait_until(SOON, "it is reloaded", |mirror| mirror.log().contains("is reloaded"));
+    until(&mirror, "/v2/two.test/team/app/manifests/1", 200).await;
 }
 
 /// A file that is wrong changes nothing, and the log lists what is wrong; once it is mended it is taken up.
