@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use entrepot_core::config;
 use entrepot_server::Start;
 
-use load::{Refusal, Source};
+use load::{Content, Refusal, Source};
 
 /// A pull-through mirror for container registries.
 #[derive(Parser)]
@@ -65,8 +65,7 @@ fn main() -> ExitCode {
 
 fn serve(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
-    let read = source.load()?;
-    warn(&read.loaded.warnings);
+    let read = loaded(&source)?;
     let config = read.loaded.config;
     let file = source.path().map(|path| (path.clone(), read.text));
     let reload = Box::new(move || source.load().map(|read| read.loaded.config).map_err(|e| e.to_string()));
@@ -81,8 +80,7 @@ fn serve(choice: Choice) -> Result<ExitCode, Refusal> {
 
 fn check(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
-    let read = source.load()?;
-    warn(&read.loaded.warnings);
+    let read = loaded(&source)?;
     let config = &read.loaded.config;
     let mut lines = vec![format!("configuration: {source}"), format!("endpoint: {}", config.endpoint)];
     lines.extend(config.listen.iter().map(|address| format!("listens on: {address}")));
@@ -95,17 +93,18 @@ fn check(choice: Choice) -> Result<ExitCode, Refusal> {
 
 fn show(choice: Choice) -> Result<ExitCode, Refusal> {
     let source = Source::find(choice.config)?;
-    let read = source.load()?;
-    warn(&read.loaded.warnings);
-    let config = read.loaded.config;
+    let config = loaded(&source)?.loaded.config;
     say(&mut std::io::stdout(), &format!("# {source}\n{}", config::show(&config).trim_end()));
     Ok(ExitCode::SUCCESS)
 }
 
-fn warn(warnings: &[config::Problem]) {
-    for warning in warnings {
+/// Reads it, and says what it warns of.
+fn loaded(source: &Source) -> Result<Content, Refusal> {
+    let read = source.load()?;
+    for warning in &read.loaded.warnings {
         say(&mut std::io::stderr(), &format!("warning: {warning}"));
     }
+    Ok(read)
 }
 
 /// Whoever does not read on (`| head`) is no reason to fail.
