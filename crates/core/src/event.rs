@@ -179,6 +179,11 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// How the cache answered.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
     pub fn pairs(&self) -> [(&'static str, &str); 6] {
         [
             ("method", self.method.label()),
@@ -192,11 +197,11 @@ impl Labels {
 }
 
 impl RequestLog {
-    pub fn labels(&self) -> Labels {
+    pub fn into_labels(self) -> Labels {
         Labels {
             method: self.method,
             route: self.route,
-            source: self.source.clone(),
+            source: self.source,
             status: status_class(self.status),
             verdict: self.verdict,
             reason: self.reason,

@@ -9,7 +9,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub trait Host: Sized + 'static {
     fn flight(&self) -> &Self::Flight;
 
     /// The configuration in force; a request takes it once and keeps it to its end.
-    fn config(&self) -> Arc<Config>;
+    fn config(&self) -> impl Deref<Target = Config>;
     fn signing_key(&self) -> SigningKey;
     fn now(&self) -> Now;
     fn random(&self) -> u64;

@@ -1,5 +1,6 @@
 //! The native host: lends the engine sockets, a disk, clocks and tasks. It decides nothing.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -114,8 +115,9 @@ impl Host for Native {
         &self.flights
     }
 
-    fn config(&self) -> Arc<Config> {
-        self.config.load_full()
+    fn config(&self) -> impl Deref<Target = Config> {
+        // Counted by nobody: a count of holders would be written by every request.
+        Snapshot(self.config.load())
     }
 
     fn signing_key(&self) -> SigningKey {
@@ -187,6 +189,17 @@ impl Host for Native {
 
     fn observe(&self, event: Event) {
         self.metrics.observe(&event);
+    }
+}
+
+/// The configuration as a request found it.
+struct Snapshot(arc_swap::Guard<Arc<Config>>);
+
+impl Deref for Snapshot {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.0
     }
 }
 

@@ -145,11 +145,11 @@ async fn serve(
     builder: &auto::Builder<TokioExecutor>,
     watcher: Watcher,
 ) {
-    let engine = door.engine;
+    let session = Arc::new(Session { engine: door.engine, peer: peer.ip(), lane });
     let service = service_fn(move |request| {
-        let (engine, lane) = (engine.clone(), lane.clone());
+        let session = session.clone();
         // In a box of its own, which goes when the answer begins: the connection would keep room for it to its end.
-        Box::pin(async move { Ok::<_, Infallible>(respond(engine, request, peer.ip(), lane).await) })
+        Box::pin(async move { Ok::<_, Infallible>(respond(session, request).await) })
     });
     let connection = builder.serve_connection(TokioIo::new(Strict::new(stream)), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
@@ -157,13 +157,18 @@ async fn serve(
     }
 }
 
-async fn respond(
+/// What the requests of one connection share. It is counted for itself: a count that belonged to the process would be written by
+/// every request, and fetched anew each time by every other processor.
+struct Session {
     engine: Engine<Native>,
-    request: http::Request<Incoming>,
     peer: IpAddr,
+    /// `None`: over TLS.
     lane: Option<Lane>,
-) -> http::Response<Outgoing> {
+}
+
+async fn respond(session: Arc<Session>, request: http::Request<Incoming>) -> http::Response<Outgoing> {
     let since = Instant::now();
+    let (engine, peer) = (&session.engine, session.peer);
     let (head, body) = request.into_parts();
     let form = form(&head, body).await;
     // Over HTTP/1 the engine sees what the client sent: an absolute form shows there as an authority.
@@ -179,15 +184,15 @@ async fn respond(
     log.first_byte = since.elapsed();
     let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // HTTP/2 frames what it sends, and sends several answers at once.
-    let lane = lane.filter(|_| head.version != http::Version::HTTP_2);
+    let lane = session.lane.as_ref().filter(|_| head.version != http::Version::HTTP_2);
     let mut response = http::Response::new(Outgoing {
         source: match body {
-            Some(body) => Source::Stream(body.over(lane)),
+            Some(body) => Source::Stream(body.over(lane.cloned())),
             None => Source::Bytes(Some(answer.body).filter(|bytes| !bytes.is_empty())),
         },
         log: Some(Box::new(log)),
         since,
-        engine,
+        session,
         fetched,
         expected: expected.unwrap_or(0),
     });
@@ -211,7 +216,7 @@ pub(crate) struct Outgoing {
     source: Source,
     log: Option<Box<RequestLog>>,
     since: Instant,
-    engine: Engine<Native>,
+    session: Arc<Session>,
     /// What goes out was fetched from upstream for this request.
     fetched: bool,
     /// Bytes that the head announced.
@@ -280,7 +285,7 @@ impl Outgoing {
             log.upstream_bytes = log.bytes;
         }
         crate::log::request(&log);
-        self.engine.host().metrics().request(&log);
+        self.session.engine.host().metrics().request(*log);
     }
 }
 

@@ -1,52 +1,28 @@
 //! Counters for `/metrics`. Labels come from closed lists and from the configuration's source names, never from clients.
 
+mod requests;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use entrepot_core::answer::Verdict;
-use entrepot_core::event::{Event, Labels, RequestLog};
+use entrepot_core::event::{Event, RequestLog};
 use entrepot_core::limit::Bucket;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::store::Store;
+use requests::Requests;
 
 type Counters = Family<Vec<(&'static str, String)>, Counter>;
-
-/// Labels that no request has to spell.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Answered(Labels);
-
-impl EncodeLabelSet for Answered {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
-        self.0.pairs().encode(encoder)
-    }
-}
-
-/// How bytes came to be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Sent(Option<Verdict>);
-
-impl EncodeLabelSet for Sent {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> std::fmt::Result {
-        [("verdict", self.0.map_or("none", Verdict::label))].encode(encoder)
-    }
-}
-
-/// Seconds.
-const FIRST_BYTE: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// All of them, and the registry they are read from.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<Answered, Counter>,
-    sent_bytes: Family<Sent, Counter>,
-    first_byte: Histogram,
+    requests: Arc<Requests>,
     upstream_requests: Counters,
     upstream_bytes: Counters,
     fills: Counters,
@@ -66,10 +42,8 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Metrics {
         let mut registry = Registry::with_prefix("entrepot");
-        let requests = Family::default();
-        registry.register("requests", "Requests answered", requests.clone());
-        let sent_bytes = Family::default();
-        registry.register("sent_bytes", "Body bytes sent to clients, by verdict", sent_bytes.clone());
+        let requests = Arc::new(Requests::default());
+        registry.register_collector(Box::new(requests.clone()));
         let mut counters = |name: &str, help: &str| {
             let family = Counters::default();
             registry.register(name, help, family.clone());
@@ -96,17 +70,9 @@ impl Default for Metrics {
         let filling = gauge("filling", "Fills under way");
         let healthy = gauge("store_healthy", "1 while the disk takes what it is given");
         let connections = gauge("connections", "Open client connections");
-        let first_byte = Histogram::new(FIRST_BYTE);
-        registry.register(
-            "first_byte_seconds",
-            "From a request to the first byte of its answer's body",
-            first_byte.clone(),
-        );
         Metrics {
             registry,
             requests,
-            sent_bytes,
-            first_byte,
             upstream_requests,
             upstream_bytes,
             fills,
@@ -130,10 +96,8 @@ impl Metrics {
         &self.connections
     }
 
-    pub(crate) fn request(&self, log: &RequestLog) {
-        self.requests.get_or_create(&Answered(log.labels())).inc();
-        self.sent_bytes.get_or_create(&Sent(log.verdict)).inc_by(log.bytes);
-        self.first_byte.observe(log.first_byte.as_secs_f64());
+    pub(crate) fn request(&self, log: RequestLog) {
+        self.requests.count(log);
     }
 
     pub(crate) fn observe(&self, event: &Event) {

@@ -1,5 +1,6 @@
 //! The host: lends the engine what the platform has. It decides nothing.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -201,8 +202,8 @@ impl Host for Edge {
         &self.flights
     }
 
-    fn config(&self) -> Arc<Config> {
-        self.isolate.config.clone()
+    fn config(&self) -> impl Deref<Target = Config> {
+        &*self.isolate.config
     }
 
     fn signing_key(&self) -> SigningKey {

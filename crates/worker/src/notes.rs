@@ -28,7 +28,7 @@ pub(crate) struct Notes {
 
 impl Notes {
     pub(crate) fn request(&mut self, log: &RequestLog) {
-        self.count("requests", &log.labels().pairs(), 1);
+        self.count("requests", &log.clone().into_labels().pairs(), 1);
         let verdict = log.verdict.map_or("none", |verdict| verdict.label());
         self.count("sent_bytes", &[("verdict", verdict)], log.bytes);
     }

@@ -112,7 +112,8 @@ impl Shared {
 
     fn touch(&self, digest: Digest, used: &Used) {
         let now = seconds();
-        if used.0.swap(now, Ordering::Relaxed) != now {
+        // Read first: what is written at each use is fetched anew by every other processor.
+        if used.0.load(Ordering::Relaxed) != now && used.0.swap(now, Ordering::Relaxed) != now {
             self.touched.lock().insert(digest, now);
         }
     }

@@ -7,6 +7,7 @@ mod store;
 mod upstream;
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -63,8 +64,8 @@ impl Host for Memory {
         &self.flights
     }
 
-    fn config(&self) -> Arc<Config> {
-        self.config.clone()
+    fn config(&self) -> impl Deref<Target = Config> {
+        &*self.config
     }
 
     fn signing_key(&self) -> SigningKey {
