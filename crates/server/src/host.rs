@@ -15,6 +15,7 @@ use entrepot_core::upstream::{Identity, UpstreamState};
 use entrepot_engine::ports::Host;
 use entrepot_engine::{Engine, Job};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::client::Client;
@@ -36,6 +37,8 @@ pub(crate) struct Native {
     helpers: Helpers,
     metrics: Arc<Metrics>,
     jobs: TaskTracker,
+    /// Where jobs run, whoever starts them.
+    runtime: Handle,
     /// Itself, for the jobs it starts.
     this: OnceLock<Weak<Native>>,
 }
@@ -65,6 +68,7 @@ impl Native {
             helpers: Helpers::default(),
             metrics,
             jobs: TaskTracker::new(),
+            runtime: Handle::current(),
             this: OnceLock::new(),
         });
         let _ = host.this.set(Arc::downgrade(&host));
@@ -184,7 +188,7 @@ impl Host for Native {
         let Some(host) = self.this.get().and_then(Weak::upgrade) else {
             return;
         };
-        self.jobs.spawn(run(Engine::new(host), job));
+        self.jobs.spawn_on(run(Engine::new(host), job), &self.runtime);
     }
 
     fn observe(&self, event: Event) {

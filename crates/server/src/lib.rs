@@ -12,6 +12,7 @@ mod metrics;
 mod reload;
 mod store;
 mod strict;
+mod threads;
 mod tls;
 mod wire;
 
@@ -34,6 +35,7 @@ use listen::Door;
 use metrics::Metrics;
 use reload::Reload;
 use store::{Limits, Store};
+use threads::Threads;
 
 /// How long requests and fills under way may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -102,16 +104,20 @@ async fn run(start: Start) -> anyhow::Result<()> {
     let listeners =
         config.listen.iter().map(|address| listen(*address)).collect::<anyhow::Result<Vec<_>>>()?;
     let admin = config.admin.map(listen).transpose()?;
+    let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
+    let (threads, ending) =
+        Threads::start(DISK_THREADS, &stop).context("no threads for connections can be started")?;
     greet(&config, &dir);
 
     let host = Native::new(config, store.clone(), signing_key, Arc::new(Metrics::default()));
     let engine = Engine::new(host.clone());
-    let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
     let door =
         Door { engine: engine.clone(), room: Arc::new(Semaphore::new(connections())), tls: tls.clone() };
     let accepting: Vec<_> = listeners
         .into_iter()
-        .map(|listener| tokio::spawn(listen::accept(listener, door.clone(), draining.clone())))
+        .map(|listener| {
+            tokio::spawn(listen::accept(listener, door.clone(), threads.clone(), draining.clone()))
+        })
         .collect();
     if let Some(listener) = admin {
         tokio::spawn(admin::serve(listener, engine.clone(), draining.clone(), stop.clone()));
@@ -139,7 +145,11 @@ async fn run(start: Start) -> anyhow::Result<()> {
         _ = ended() => tracing::warn!("told twice: ending at once"),
     }
     stop.cancel();
-    tokio::task::spawn_blocking(move || store.flush()).await?;
+    tokio::task::spawn_blocking(move || {
+        ending.join();
+        store.flush();
+    })
+    .await?;
     Ok(())
 }
 

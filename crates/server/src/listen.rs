@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::host::Native;
 use crate::store::{BodyBroken, Data, Lane, Pieces};
 use crate::strict::Strict;
+use crate::threads::Threads;
 use crate::tls::Acceptor;
 use crate::wire::Wire;
 
@@ -64,7 +65,12 @@ pub(crate) struct Door {
 }
 
 /// Accepts until `stop`, then hands back what waits for the connections to end.
-pub(crate) async fn accept(listener: TcpListener, door: Door, stop: CancellationToken) -> GracefulShutdown {
+pub(crate) async fn accept(
+    listener: TcpListener,
+    door: Door,
+    threads: Threads,
+    stop: CancellationToken,
+) -> GracefulShutdown {
     let graceful = GracefulShutdown::new();
     let builder = Arc::new(builder());
     let refusal = spelt(&door.engine.overloaded());
@@ -89,7 +95,9 @@ pub(crate) async fn accept(listener: TcpListener, door: Door, stop: Cancellation
             continue;
         };
         tune(&stream, peer.ip());
-        tokio::spawn(connection(stream, peer, door.clone(), builder.clone(), graceful.watcher(), permit));
+        let Ok(stream) = stream.into_std() else { continue };
+        let (door, builder, watcher) = (door.clone(), builder.clone(), graceful.watcher());
+        threads.take(stream, move |stream| connection(stream, peer, door, builder, watcher, permit));
     }
 }
 
