@@ -1,5 +1,5 @@
 //! What a hit costs the mirror in instructions, which are the same however busy the machine is: they are counted by callgrind
-//! in the binary that the other tests run, with its defaults but for one thread of the runtime. `cargo xtask guard` runs this,
+//! in the binary that the other tests run, with its defaults but for one thread of the main runtime. `cargo xtask guard` runs this,
 //! and `cargo xtask guard --bless` writes the baseline anew.
 //!
 //! A process is started for each kind of hit, and one for none; what it counted more than that one, divided by its requests, is
