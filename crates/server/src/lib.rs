@@ -42,7 +42,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Connections at once, if the limit on open files allows.
 const CONNECTIONS: u64 = 20_000;
 
-/// Threads that wait for the disk. More of them make no disk faster, and each holds memory of its own.
+/// Threads that wait for the disk: so many for jobs, and about as many for all connections together. More of them make no disk
+/// faster, and each holds memory of its own.
 const DISK_THREADS: usize = 64;
 
 /// What `serve` starts from.

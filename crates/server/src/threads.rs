@@ -3,8 +3,9 @@
 //! What outlives a request is a job, and jobs are the main runtime's.
 
 use std::io;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
@@ -12,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Further threads of each that wait for the disk, at least.
 const DISK_THREADS: usize = 4;
+/// How long they may take to end. One that hangs in a call of the system's, on a dead disk, would hold up the end for ever.
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// See the module. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -24,9 +27,9 @@ struct Thread {
     held: Arc<()>,
 }
 
-/// What waits for [`Threads`] to end.
+/// What waits for [`Threads`] to end: each of them holds the other half.
 #[derive(Debug)]
-pub(crate) struct Ending(Vec<JoinHandle<()>>);
+pub(crate) struct Ending(mpsc::Receiver<()>);
 
 impl Threads {
     /// Starts one for each processor that the process may use. They serve until `stop`, and have about `disk_threads` that wait
@@ -37,8 +40,9 @@ impl Threads {
     pub(crate) fn start(disk_threads: usize, stop: &CancellationToken) -> io::Result<(Threads, Ending)> {
         let count = thread::available_parallelism().map_or(1, usize::from);
         let disk_threads = (disk_threads / count).max(DISK_THREADS);
-        let started = (0..count).map(|_| Thread::start(disk_threads, stop.clone()));
-        let (threads, ending): (Vec<_>, _) = started.collect::<io::Result<Vec<_>>>()?.into_iter().unzip();
+        let (running, ending) = mpsc::channel();
+        let started = (0..count).map(|_| Thread::start(disk_threads, stop.clone(), running.clone()));
+        let threads = started.collect::<io::Result<Vec<_>>>()?;
         Ok((Threads(threads.into()), Ending(ending)))
     }
 
@@ -63,25 +67,26 @@ impl Threads {
 }
 
 impl Thread {
-    fn start(disk_threads: usize, stop: CancellationToken) -> io::Result<(Thread, JoinHandle<()>)> {
+    /// Drops `running` when it has ended.
+    fn start(disk_threads: usize, stop: CancellationToken, running: mpsc::Sender<()>) -> io::Result<Thread> {
         let runtime =
             Builder::new_current_thread().enable_all().max_blocking_threads(disk_threads).build()?;
         let handle = runtime.handle().clone();
-        let running = thread::Builder::new().name("connections".into()).spawn(move || {
+        thread::Builder::new().name("connections".into()).spawn(move || {
             runtime.block_on(stop.cancelled());
             // A disk that hangs is not waited for.
             runtime.shutdown_background();
+            drop(running);
         })?;
-        Ok((Thread { runtime: handle, held: Arc::default() }, running))
+        Ok(Thread { runtime: handle, held: Arc::default() })
     }
 }
 
 impl Ending {
-    /// Waits until they have ended: what they still served by then is cut off, and logged. Blocks.
+    /// Waits until they have ended, for [`END_WITHIN`] at the longest: what they still served is cut off, and logged. Blocks.
     pub(crate) fn join(self) {
-        for thread in self.0 {
-            let _ = thread.join();
-        }
+        // Nothing is ever sent: it ends when the last of them does.
+        let _ = self.0.recv_timeout(END_WITHIN);
     }
 }
 
@@ -89,9 +94,8 @@ impl Ending {
 mod tests {
     use std::collections::BTreeMap;
     use std::net::TcpListener;
-    use std::sync::mpsc;
     use std::thread::ThreadId;
-    use std::time::Duration;
+    use std::time::Instant;
 
     use tokio::io::AsyncReadExt as _;
 
@@ -169,5 +173,24 @@ mod tests {
         threads.take(server, |_| std::future::pending());
         client.set_read_timeout(Some(LIMIT)).unwrap();
         assert_eq!(std::io::Read::read(&mut client, &mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn one_that_hangs_does_not_hold_up_the_end() {
+        let stop = CancellationToken::new();
+        let (threads, ending) = Threads::start(8, &stop).unwrap();
+        let (_client, server) = connected();
+        let ((begin, begun), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+        threads.take(server, move |_stream| async move {
+            let _ = begin.send(());
+            // As a call of the system's that does not come back.
+            let _ = released.recv();
+        });
+        begun.recv_timeout(LIMIT).unwrap();
+        stop.cancel();
+        let since = Instant::now();
+        ending.join();
+        assert!(since.elapsed() < LIMIT, "{:?}", since.elapsed());
+        drop(release);
     }
 }

@@ -39,7 +39,7 @@ struct Place(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     answered: HashMap<Labels, Answered>,
-    /// As many as took no longer than each of [`FIRST_BYTE`], and longer than the one before; then those that took longer.
+    /// By the bounds of [`FIRST_BYTE`], each request in one bucket; the last has no bound.
     first_byte: [u64; FIRST_BYTE.len() + 1],
     first_byte_seconds: f64,
 }
