@@ -1,5 +1,6 @@
 //! A new configuration, without a restart.
 
+use std::cell::OnceCell;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -89,15 +90,12 @@ async fn a_file_that_changes_during_the_start_is_reloaded() {
     );
     let mut mirror = Mirror::builder(slow).without_waiting().start();
     let open = || OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe);
-    let start = std::time::Instant::now();
-    let mut writer = loop {
-        // Refused until it is being read.
-        if let Ok(writer) = open() {
-            break writer;
-        }
-        assert!(start.elapsed() < SOON, "the password is not read:\n{}", mirror.log());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    let writer = OnceCell::new();
+    // Refused until somebody reads.
+    mirror.wait_until(SOON, "the password is being read", |_| {
+        open().is_ok_and(|opened| writer.set(opened).is_ok())
+    });
+    let mut writer = writer.into_inner().unwrap();
     mirror.write_config(config(&[("one", &one), ("two", &two)], ""));
     writer.write_all(b"password").unwrap();
     drop(writer);
