@@ -28,7 +28,7 @@ const UNSTEADY: usize = 2;
 
 /// The groups of acceptance tests that say what must not happen even once: a race that shows in one run of ten is what they
 /// are there to find. What they fail on, they fail on.
-const FINAL: &[&str] = &["t_az", "t_bi", "t_cc", "t_cp", "t_cr", "t_cs", "t_op", "t_ss"];
+const FINAL: &[&str] = &["t_az", "t_bi", "t_cc", "t_cp", "t_cr", "t_cs", "t_hu", "t_op", "t_ss", "t_uf4"];
 
 pub(crate) fn run_all(quick: bool) -> Result<()> {
     let mut report = Report::default();
@@ -211,5 +211,6 @@ mod tests {
         assert!(may(&["reload::a_file"]) && may(&["a::t_uf2_a_tag", "b::t_ol1_goodput"]));
         assert!(!may(&[]) && !may(&["a", "b", "c"]));
         assert!(!may(&["crash::t_cs1_killed", "reload::a_file"]) && !may(&["methods::t_hc10_t_az9_nothing"]));
+        assert!(!may(&["integrity::t_hu1_other_bytes"]) && !may(&["broken::t_uf4_resumed_bytes"]));
     }
 }
