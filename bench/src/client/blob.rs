@@ -93,7 +93,7 @@ pub(super) fn flood(
     })
 }
 
-/// Who is free takes the next path.
+/// Who is free takes the next path. No request is like another: each is answered for itself.
 pub(super) fn round(address: SocketAddr, paths: &[String], clients: usize, rounds: usize) -> Result<Flood> {
     let (next, bytes, most) = (AtomicUsize::new(0), AtomicU64::new(0), paths.len() * rounds);
     let each = || -> Result<()> {
@@ -104,7 +104,7 @@ pub(super) fn round(address: SocketAddr, paths: &[String], clients: usize, round
                 return Ok(());
             }
             let path = &paths[at % paths.len()];
-            let head = connection.get(path, None)?;
+            let head = connection.get_with(path, &format!("x-nth: {at:08}\r\n"))?;
             if head.status != 200 {
                 bail!("{path}: {}", head.status);
             }

@@ -171,7 +171,7 @@ impl Connection {
     }
 
     async fn get(&mut self, path: &str) -> Result<Head> {
-        self.stream.write_all(request(path, None).as_bytes()).await?;
+        self.stream.write_all(request(path, "").as_bytes()).await?;
         loop {
             if let Some((head, used)) = parse(&self.ahead)? {
                 self.ahead.drain(..used);

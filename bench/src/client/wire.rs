@@ -44,7 +44,13 @@ impl Connection {
 
     /// Asks, and reads the head. `range` is of the first and the last byte.
     pub(super) fn get(&mut self, path: &str, range: Option<(u64, u64)>) -> Result<Head> {
-        self.stream.write_all(request(path, range).as_bytes())?;
+        let range = range.map(|(first, last)| format!("range: bytes={first}-{last}\r\n"));
+        self.get_with(path, &range.unwrap_or_default())
+    }
+
+    /// As [`Connection::get`], with further header lines.
+    pub(super) fn get_with(&mut self, path: &str, headers: &str) -> Result<Head> {
+        self.stream.write_all(request(path, headers).as_bytes())?;
         loop {
             if let Some((head, used)) = parse(&self.ahead)? {
                 self.ahead.drain(..used);
@@ -99,11 +105,10 @@ impl Connection {
     }
 }
 
-/// A GET; `range` is of the first and the last byte.
-pub(super) fn request(path: &str, range: Option<(u64, u64)>) -> String {
-    let range = range.map(|(first, last)| format!("range: bytes={first}-{last}\r\n")).unwrap_or_default();
+/// A GET; `headers` are further lines of its head.
+pub(super) fn request(path: &str, headers: &str) -> String {
     format!(
-        "GET {path} HTTP/1.1\r\nhost: bench.test\r\nuser-agent: {PULLER}\r\naccept: {ACCEPT}\r\n{range}\r\n"
+        "GET {path} HTTP/1.1\r\nhost: bench.test\r\nuser-agent: {PULLER}\r\naccept: {ACCEPT}\r\n{headers}\r\n"
     )
 }
 

@@ -14,7 +14,7 @@ use entrepot_oci::name::Repository;
 
 use crate::config::{Config, Source};
 
-pub use address::{Entrance, entrance, loggable};
+pub use address::{Entrance, entrance, has_secrets, loggable};
 pub use bearer::{MAX_TOKEN_AGE, SigningKey, sign};
 pub use client::{Authorized, Client, Identity, by_network, forwarded_for, identify};
 pub use public::{

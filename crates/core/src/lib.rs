@@ -20,6 +20,7 @@ pub mod list;
 pub mod net;
 pub mod pattern;
 pub mod registries;
+pub mod repeat;
 pub mod resolve;
 pub mod time;
 pub mod upstream;

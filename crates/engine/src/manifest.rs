@@ -85,6 +85,7 @@ impl<H: Host> Engine<H> {
         let described =
             ManifestFacts { digest: found.digest, size: found.size, media_type: &found.media_type };
         let believed = found.left.map_or(Believed::Forever, Believed::For);
+        facts.again = (found.trace.verdict == Verdict::Hit).then(|| believed.lasts());
         let mut answer = answer::manifest(&described, believed, &served, call.if_none_match.as_ref());
         if let Some(bytes) = found.bytes.filter(|_| !call.head_only && answer.status == http::StatusCode::OK)
         {

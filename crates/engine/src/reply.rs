@@ -36,11 +36,14 @@ pub struct Facts {
     pub reason: Option<Reason>,
     /// The failure's internal half.
     pub internal: Option<String>,
+    /// How long the answer may be given again to the same question.
+    pub again: Option<Duration>,
     pub(crate) limit: Option<limit::Standing>,
 }
 
 impl Facts {
-    pub(crate) fn new(route: Route, address: IpAddr) -> Facts {
+    /// Of a request of which nothing else is known.
+    pub fn new(route: Route, address: IpAddr) -> Facts {
         Facts {
             route,
             client: None,
@@ -50,6 +53,7 @@ impl Facts {
             fetched: false,
             reason: None,
             internal: None,
+            again: None,
             limit: None,
         }
     }
@@ -71,6 +75,7 @@ impl Facts {
         self.reason = Some(failure.reason);
         self.internal.clone_from(&failure.internal);
     }
+
     /// The line of the request that `head` began, when it is answered with `status`. How many bytes went out, and when, is the
     /// host's to fill in.
     pub fn log(self, config: &Config, head: &Parts, status: StatusCode) -> RequestLog {

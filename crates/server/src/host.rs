@@ -22,6 +22,7 @@ use crate::client::Client;
 use crate::flight::Flights;
 use crate::helper::Helpers;
 use crate::metrics::Metrics;
+use crate::replies::Replies;
 use crate::store::Store;
 
 /// See the module.
@@ -29,7 +30,7 @@ pub(crate) struct Native {
     http: Client,
     store: Store,
     flights: Flights,
-    config: ArcSwap<Config>,
+    in_force: ArcSwap<InForce>,
     signing_key: SigningKey,
     started: Instant,
     upstreams: Mutex<UpstreamState>,
@@ -60,7 +61,7 @@ impl Native {
             http: Client::default(),
             store,
             flights: Flights::default(),
-            config: ArcSwap::from_pointee(config),
+            in_force: ArcSwap::from_pointee(InForce::new(config)),
             signing_key: SigningKey::new(signing_key),
             started: Instant::now(),
             upstreams: Mutex::new(UpstreamState::new()),
@@ -90,10 +91,16 @@ impl Native {
 
     /// Puts another configuration in force for the requests to come. A changed limit starts from full buckets.
     pub(crate) fn reconfigure(&self, config: Config) {
-        if self.config.load().rate_limit != config.rate_limit {
+        if self.config().rate_limit != config.rate_limit {
             *self.buckets.lock() = Buckets::default();
         }
-        self.config.store(Arc::new(config));
+        self.in_force.store(Arc::new(InForce::new(config)));
+    }
+
+    /// What the requests that come now find.
+    pub(crate) fn in_force(&self) -> Snapshot {
+        // Counted by nobody: a count of holders would be written by every request.
+        Snapshot(self.in_force.load())
     }
 }
 
@@ -120,8 +127,7 @@ impl Host for Native {
     }
 
     fn config(&self) -> impl Deref<Target = Config> {
-        // Counted by nobody: a count of holders would be written by every request.
-        Snapshot(self.config.load())
+        self.in_force()
     }
 
     fn signing_key(&self) -> SigningKey {
@@ -149,7 +155,7 @@ impl Host for Native {
     }
 
     async fn charge(&self, key: LimitKey, now: Now) -> Verdict {
-        let config = self.config.load();
+        let config = self.config();
         let Some(limit) = &config.rate_limit else {
             return Gcra::new(1, Duration::from_secs(1), 1).check(None, now.mono, 1);
         };
@@ -196,14 +202,33 @@ impl Host for Native {
     }
 }
 
+/// A configuration, and what was answered under it.
+struct InForce {
+    config: Config,
+    replies: Replies,
+}
+
+impl InForce {
+    fn new(config: Config) -> InForce {
+        InForce { config, replies: Replies::default() }
+    }
+}
+
 /// The configuration as a request found it.
-struct Snapshot(arc_swap::Guard<Arc<Config>>);
+pub(crate) struct Snapshot(arc_swap::Guard<Arc<InForce>>);
+
+impl Snapshot {
+    /// What was answered under it.
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.0.replies
+    }
+}
 
 impl Deref for Snapshot {
     type Target = Config;
 
     fn deref(&self) -> &Config {
-        &self.0
+        &self.0.config
     }
 }
 

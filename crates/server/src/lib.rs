@@ -10,6 +10,7 @@ mod listen;
 pub mod log;
 mod metrics;
 mod reload;
+mod replies;
 mod store;
 mod strict;
 mod threads;

@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::{Buf as _, Bytes};
 use entrepot_core::access::MAX_TOKEN_BODY;
 use entrepot_core::answer::Answer;
+use entrepot_core::config::Config;
 use entrepot_core::event::{RequestLog, Text};
-use entrepot_engine::ports::Host as _;
+use entrepot_core::repeat::Question;
 use entrepot_engine::{Engine, Reply};
 use futures_util::FutureExt;
 use http::header::CONTENT_LENGTH;
+use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -31,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Native;
-use crate::store::{BodyBroken, Data, Lane, Pieces};
+use crate::store::{Body, BodyBroken, Data, Lane, Pieces};
 use crate::strict::Strict;
 use crate::threads::Threads;
 use crate::tls::Acceptor;
@@ -178,6 +180,11 @@ async fn respond(session: Arc<Session>, request: http::Request<Incoming>) -> htt
     let since = Instant::now();
     let (engine, peer) = (&session.engine, session.peer);
     let (head, body) = request.into_parts();
+    let in_force = engine.host().in_force();
+    let question = Question::of(&in_force, &head, peer);
+    if let Some(reply) = question.as_ref().and_then(|question| in_force.replies().get(question, since)) {
+        return sent(session.clone(), &in_force, &head, reply, since);
+    }
     let form = form(&head, body).await;
     // Over HTTP/1 the engine sees what the client sent: an absolute form shows there as an authority.
     let served = AssertUnwindSafe(async {
@@ -186,9 +193,23 @@ async fn respond(session: Arc<Session>, request: http::Request<Incoming>) -> htt
     });
     // One request's panic is no reason to break the connection; nothing half-done is kept, and no lock of ours is poisoned.
     let reply = served.catch_unwind().await.unwrap_or_else(|_| engine.panicked(peer));
+    if let Some(question) = &question {
+        in_force.replies().keep(question, &reply, since);
+    }
+    sent(session.clone(), &in_force, &head, reply, since)
+}
+
+/// `reply` as hyper sends it.
+fn sent(
+    session: Arc<Session>,
+    config: &Config,
+    head: &Parts,
+    reply: Reply<Body>,
+    since: Instant,
+) -> http::Response<Outgoing> {
     let Reply { answer, body, facts } = reply;
     let fetched = facts.fetched;
-    let mut log = facts.log(&engine.host().config(), &head, answer.status);
+    let mut log = facts.log(config, head, answer.status);
     log.first_byte = since.elapsed();
     let expected = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // HTTP/2 frames what it sends, and sends several answers at once.
@@ -210,7 +231,7 @@ async fn respond(session: Arc<Session>, request: http::Request<Incoming>) -> htt
 }
 
 /// The body of a POST that says how long it is. No other is read: hyper closes the connection behind what is left.
-async fn form(head: &http::request::Parts, body: Incoming) -> Option<Bytes> {
+async fn form(head: &Parts, body: Incoming) -> Option<Bytes> {
     let announced: u64 = head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
     if head.method != http::Method::POST || announced > MAX_TOKEN_BODY as u64 {
         return None;
@@ -272,7 +293,7 @@ impl Outgoing {
     fn note(&mut self, ready: Option<&Result<Data, BodyBroken>>) {
         let since = self.since;
         let Some(log) = &mut self.log else { return };
-        if log.bytes == 0 {
+        if log.bytes == 0 && matches!(self.source, Source::Stream(_)) {
             log.first_byte = since.elapsed();
         }
         match ready {

@@ -113,7 +113,8 @@ fn find<'c>(clients: &'c [ClientToken], presented: &str) -> Option<&'c str> {
     found
 }
 
-fn has_secrets(config: &Config) -> bool {
+/// Whether an address may hold a secret by which a client is known.
+pub fn has_secrets(config: &Config) -> bool {
     !config.access.secret_hosts.is_empty() || !config.access.secret_paths.is_empty()
 }
 

@@ -11,6 +11,7 @@ use http::header::{self, HeaderValue};
 use super::condition::EntityTags;
 use super::{Answer, NO_STORE, Served};
 use crate::failure::{Failure, Reason};
+use crate::repeat;
 
 /// What a manifest's head says.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,14 @@ pub enum Believed {
 }
 
 impl Believed {
+    /// How long the answer stays the same to the word, within [`repeat::WHILE`]: a tag's says how many seconds are left.
+    pub fn lasts(self) -> Duration {
+        match self {
+            Believed::Forever => repeat::WHILE,
+            Believed::For(left) => Duration::from_nanos(left.subsec_nanos().into()),
+        }
+    }
+
     pub(super) fn cache_control(self) -> HeaderValue {
         const FOREVER: HeaderValue =
             HeaderValue::from_static("public, max-age=31536000, immutable, no-transform");

@@ -1,5 +1,7 @@
 //! How long a tag is believed, and what happens after.
 
+use std::time::Duration;
+
 use entrepot_core::upstream::Fault;
 use http::HeaderName;
 use http::header::RETRY_AFTER;
@@ -104,6 +106,37 @@ fn a_slow_head_is_waited_for_half_a_second_and_goes_on() {
             "alone: {alone}"
         );
     }
+}
+
+/// Only what was a hit may be given again, and only as long as the answer would be the same to the word.
+#[test]
+fn a_hit_may_be_given_again_until_another_second_is_left() {
+    let text = image("one");
+    let world = public();
+    world.expect(get(TAG).manifest(&text));
+    let again = |ask: &dyn Fn() -> Answered, brief: &str| {
+        let answered = ask();
+        assert_eq!(answered.brief(), brief);
+        (answered.header("cache-control").map(str::to_owned), answered.facts.again)
+    };
+    let tag = || world.get(TAG);
+    assert_eq!(again(&tag, "200 MISS").1, None);
+    world.advance(0.25);
+    let (first, again_for) = again(&tag, "200 HIT");
+    assert_eq!(again_for, Some(Duration::from_millis(750)));
+    world.advance(0.75);
+    assert_eq!(again(&tag, "200 HIT"), (first, Some(Duration::ZERO)));
+    let by_digest = || world.get(&format!("app/manifests/{}", digest(&text)));
+    assert_eq!(again(&by_digest, "200 HIT").1, Some(Duration::from_secs(1)));
+    world.advance(HOUR);
+    world.expect(head(TAG).fails(Fault::Tls));
+    assert_eq!(again(&tag, "200 STALE").1, None);
+    assert_eq!(again(&tag, "200 STALE").1, None);
+    world.advance(10.0);
+    world.expect(head(TAG).manifest(&text));
+    assert_eq!(again(&tag, "200 REVALIDATED").1, None);
+    world.expect(get("app/manifests/none").status(404));
+    assert_eq!(world.get("app/manifests/none").facts.again, None);
 }
 
 #[test]

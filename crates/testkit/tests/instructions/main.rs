@@ -4,7 +4,7 @@
 //!
 //! A process is started for each kind of hit, and one for none; what it counted more than that one, divided by its requests, is
 //! what a hit costs: from the bytes that are read to the bytes that are written, with its line in the log and its metrics, but
-//! without the kernel.
+//! without the kernel. Each request has words of its own, but for the kind that is about those that have not.
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ const BEFORE: u32 = 100;
 /// How much more than in the baseline a hit may cost.
 const TOLERANCE: f64 = 1.1;
 const END: Duration = Duration::from_secs(60);
+/// The kind whose requests are all the same.
+const SAME_WORDS: &str = "manifest by tag, in the same words";
 
 const CONFIG: &str = r#"proxy:
   endpoint: "__ENDPOINT__"
@@ -70,22 +72,23 @@ fn count() -> BTreeMap<String, f64> {
     let cache = tempfile::tempdir().unwrap();
     let kinds = [
         ("manifest by tag", "GET", "/v2/team/app/manifests/v1".to_owned()),
+        (SAME_WORDS, "GET", "/v2/team/app/manifests/v1".to_owned()),
         ("manifest by digest", "GET", format!("/v2/team/app/manifests/{}", image.digest)),
         ("head of a blob", "HEAD", format!("/v2/team/app/blobs/{}", image.layer_digests[0])),
         ("blob", "GET", format!("/v2/team/app/blobs/{}", image.layer_digests[0])),
     ];
     let config = CONFIG.replace("__UPSTREAM__", &upstream.url());
     let counts = cache.path().join("callgrind.out");
-    let run = |hits: Option<(&str, &str)>| {
+    let run = |hits: Option<(&str, &str, &str)>| {
         let option = format!("--callgrind-out-file={}", counts.display());
         let builder = Mirror::builder(config.as_str()).cache(cache.path().join("cache"));
         let builder = builder.env("TOKIO_WORKER_THREADS", "1");
         let mut mirror = builder.under(&["valgrind", "--tool=callgrind", &option]).start();
-        for (_, method, path) in &kinds {
-            ask(mirror.address(), method, path, BEFORE);
+        for (kind, method, path) in &kinds {
+            ask(mirror.address(), kind, method, path, BEFORE);
         }
-        if let Some((method, path)) = hits {
-            ask(mirror.address(), method, path, HITS);
+        if let Some((kind, method, path)) = hits {
+            ask(mirror.address(), kind, method, path, HITS);
         }
         mirror.sigterm();
         assert!(mirror.wait_exit(END).is_some(), "it does not end:\n{}", mirror.log());
@@ -94,22 +97,23 @@ fn count() -> BTreeMap<String, f64> {
     // Fetches everything.
     run(None);
     let none = run(None);
-    let cost = |method: &str, path: &str| (run(Some((method, path))) - none) / f64::from(HITS);
-    kinds.iter().map(|(kind, method, path)| ((*kind).to_owned(), cost(method, path))).collect()
+    let cost = |kind, method, path| (run(Some((kind, method, path))) - none) / f64::from(HITS);
+    kinds.iter().map(|(kind, method, path)| ((*kind).to_owned(), cost(kind, method, path))).collect()
 }
 
 /// Sends a request so many times on one connection, each after the answer to the one before.
-fn ask(address: SocketAddr, method: &str, path: &str, times: u32) {
+fn ask(address: SocketAddr, kind: &str, method: &str, path: &str, times: u32) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: containerd/2.1.4\r\n\
-         Accept: application/vnd.docker.distribution.manifest.v2+json, \
-         application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
-         application/vnd.oci.image.index.v1+json, */*\r\nAccept-Encoding: gzip\r\n\r\n"
-    );
     let mut buffer = vec![0; 64 << 10];
-    for _ in 0..times {
+    for time in 0..times {
+        let nth = if kind == SAME_WORDS { 0 } else { time };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: containerd/2.1.4\r\n\
+             Accept: application/vnd.docker.distribution.manifest.v2+json, \
+             application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
+             application/vnd.oci.image.index.v1+json, */*\r\nAccept-Encoding: gzip\r\nX-Nth: {nth:08}\r\n\r\n"
+        );
         stream.write_all(request.as_bytes()).unwrap();
         let (mut filled, mut whole) = (0, None);
         while whole.is_none_or(|whole| filled < whole) {

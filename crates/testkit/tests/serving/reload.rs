@@ -120,6 +120,27 @@ async fn a_broken_file_keeps_the_old_one_and_says_so() {
     assert_eq!(status(&mirror, "/v2/one.test/team/app/manifests/1").await, 404);
 }
 
+/// What was answered under a configuration is not given again under the next one, though it was asked a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_outlives_its_configuration() {
+    let (one, two) = images();
+    let mut mirror = Mirror::start(config(&[("one", &one)], ""));
+    let path = "/v2/one.test/team/app/manifests/1";
+    assert_eq!(status(&mirror, path).await, 200);
+    mirror.write_config(config(&[("two", &two)], ""));
+    let start = std::time::Instant::now();
+    loop {
+        let reloaded = mirror.log().contains("the configuration is reloaded");
+        let status = status(&mirror, path).await;
+        if reloaded {
+            assert_eq!(status, 404);
+            return;
+        }
+        assert!(matches!(status, 200 | 404), "{status}");
+        assert!(start.elapsed() < SOON, "{}", mirror.log());
+    }
+}
+
 /// SIGHUP reloads, too: what a file refers to may have changed while the file has not.
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_secrets_again() {
