@@ -49,6 +49,7 @@ pub(crate) const CASES: &[Case] = &[
     cold::FAST,
     manifest::BY_TAG,
     manifest::BY_DIGEST,
+    manifest::UNLIKE,
     blob::WARM,
     blob::RANGES,
     herd::FIFTY,

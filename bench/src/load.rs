@@ -22,6 +22,16 @@ done = function(summary, latency, requests)
 end
 "#;
 
+/// Has each request say what no other says.
+const UNLIKE: &str = r#"
+local nth = 0
+request = function()
+  nth = nth + 1
+  wrk.headers["X-Nth"] = nth
+  return wrk.format()
+end
+"#;
+
 /// What `wrk` saw.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Load {
@@ -44,16 +54,19 @@ impl Load {
     }
 }
 
-/// Asks for `path` over and over on so many connections. `wrk` has one thread: the other processor is the server's.
+/// Asks for `path` over and over on so many connections, in the same words if `alike`. `wrk` has one thread: the other processor is
+/// the server's.
 pub(crate) fn load(
     dir: &Path,
     address: SocketAddr,
     path: &str,
+    alike: bool,
     connections: usize,
     spell: Duration,
 ) -> Result<Load> {
     let script = dir.join("wrk.lua");
-    std::fs::write(&script, SCRIPT).with_context(|| script.display().to_string())?;
+    let text = format!("{SCRIPT}{}", if alike { "" } else { UNLIKE });
+    std::fs::write(&script, text).with_context(|| script.display().to_string())?;
     let mut command = Command::new(find("wrk").context("wrk is not installed: apt-get install wrk")?);
     command.args(["-t1", "--timeout", "60s", "-c", &connections.to_string()]);
     command.args(["-d", &format!("{}s", spell.as_secs().max(1)), "-H", &format!("Accept: {ACCEPT}"), "-s"]);

@@ -21,6 +21,7 @@ const ROWS: &[(&str, &str, &str, &str, &str)] = &[
     ("50 clients at once, cold: the slowest", "herd-50", "50 clients", "slowest client s", "s"),
     ("the same: fetched from upstream", "herd-50", "50 clients", "upstream MB", "MB"),
     ("manifests by tag, 16 connections", "manifest-tag", "16 connections", "req/s", "/s"),
+    ("the same, no two requests alike", "manifest-unlike", "16 connections", "req/s", "/s"),
     ("a warm layer of 2 GB, 8 clients", "blob-warm", "8 clients, dropped", "GB/s", "GB/s"),
     ("the same: processor time", "blob-warm", "8 clients, dropped", "CPU s/GB", "s/GB"),
     ("memory at rest", "idle", "idle", "RssAnon MB", "MB"),

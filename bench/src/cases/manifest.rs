@@ -4,7 +4,7 @@ use anyhow::Result;
 use entrepot_testkit::wan::Wan;
 
 use super::{Bench, Case, fetch_and_compare, lay_out};
-use crate::load::load;
+use crate::load::{Load, load};
 use crate::peers::{Peer, Server};
 use crate::sheet::Sheet;
 use crate::upstream::TAG;
@@ -15,19 +15,36 @@ pub(super) const BY_TAG: Case = Case {
     peers: PEERS,
     runs: 5,
     needs: &["wrk"],
-    measure: |bench, sheet| measure(bench, sheet, TAG),
+    measure: |bench, sheet| measure(bench, sheet, TAG, true, &[1, 16, 256]),
 };
 
 pub(super) const BY_DIGEST: Case = Case {
     name: "manifest-digest",
     about: "the same manifest by its digest.",
-    measure: |bench, sheet| measure(bench, sheet, bench.upstream.typical().image.digest()),
+    measure: |bench, sheet| {
+        measure(bench, sheet, bench.upstream.typical().image.digest(), true, &[1, 16, 256])
+    },
+    ..BY_TAG
+};
+
+pub(super) const UNLIKE: Case = Case {
+    name: "manifest-unlike",
+    about: "by tag, each request with a header that no other has: no answer to one can be given to another.",
+    peers: &[Peer::Nginx],
+    measure: |bench, sheet| measure(bench, sheet, TAG, false, &[16]),
     ..BY_TAG
 };
 
 const PEERS: &[Peer] = &[Peer::Nginx, Peer::Static, Peer::DockerRegistry];
 
-fn measure(bench: &Bench<'_>, sheet: &mut Sheet, reference: &str) -> Result<()> {
+/// `alike`: all requests are the same, as those of machines that pull one image.
+fn measure(
+    bench: &Bench<'_>,
+    sheet: &mut Sheet,
+    reference: &str,
+    alike: bool,
+    connections: &[usize],
+) -> Result<()> {
     let typical = bench.upstream.typical();
     let path = typical.manifest_path(reference);
     // docker-registry asks upstream for every tag that it is asked for: what that costs depends on the way.
@@ -42,7 +59,7 @@ fn measure(bench: &Bench<'_>, sheet: &mut Sheet, reference: &str) -> Result<()> 
     }
     let mut servers = bench.peers.iter().map(|&peer| start(peer)).collect::<Result<Vec<_>>>()?;
     for run in 0..bench.runs {
-        for connections in [1, 16, 256] {
+        for &connections in connections {
             let what = format!("{connections} connection{}", if connections == 1 { "" } else { "s" });
             for peer in bench.turn(run) {
                 let Some(at) = servers.iter().position(|server| server.peer == peer) else { continue };
@@ -51,7 +68,10 @@ fn measure(bench: &Bench<'_>, sheet: &mut Sheet, reference: &str) -> Result<()> 
                     drop(servers.remove(at));
                     servers.insert(at, start(peer)?);
                 }
-                sample(bench, sheet, &servers[at], &what, &path, connections)?;
+                let load = |server: &Server| {
+                    load(bench.dir.path(), server.address, &path, alike, connections, bench.scale.spell)
+                };
+                sample(bench, sheet, &servers[at], &what, load)?;
             }
         }
     }
@@ -63,12 +83,11 @@ fn sample(
     sheet: &mut Sheet,
     server: &Server,
     what: &str,
-    path: &str,
-    connections: usize,
+    load: impl FnOnce(&Server) -> Result<Load>,
 ) -> Result<()> {
     let peer = server.peer;
     let before = server.cpu();
-    let load = load(bench.dir.path(), server.address, path, connections, bench.scale.spell)?;
+    let load = load(server)?;
     let cpu = before.zip(server.cpu()).map(|(before, after)| after - before);
     sheet.add(what, "req/s", peer, load.rate());
     if let Some(cpu) = cpu {
